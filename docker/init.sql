@@ -1,0 +1,2 @@
+-- Runs once, when the container creates its database.
+CREATE EXTENSION outbox;

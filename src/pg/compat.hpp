@@ -1,0 +1,177 @@
+// Everything that differs between PostgreSQL 14 and 18, and nothing else: the only file that looks at
+// PG_VERSION_NUM. Each shim has the newest server's shape and names what changed.
+#pragma once
+
+#if PG_VERSION_NUM < 140000 || PG_VERSION_NUM >= 190000
+#error "outbox builds against PostgreSQL 14 to 18"
+#endif
+
+extern "C" {
+#if PG_VERSION_NUM >= 170000
+#include "storage/procnumber.h"
+#else
+#include "storage/backendid.h"
+#endif
+#if PG_VERSION_NUM < 150000
+#include "utils/guc.h"
+#endif
+}
+
+namespace outbox::compat {
+
+// 15 renamed EmitWarningsOnPlaceholders to MarkGUCPrefixReserved, and made it refuse instead of warn.
+inline void reserve_setting_prefix(const char* prefix) {
+#if PG_VERSION_NUM >= 150000
+    MarkGUCPrefixReserved(prefix);
+#else
+    EmitWarningsOnPlaceholders(prefix);
+#endif
+}
+
+// 15 added shmem_request_hook; before, memory was requested in _PG_init itself.
+inline void on_shmem_request(void (*request)()) {
+#if PG_VERSION_NUM >= 150000
+    static shmem_request_hook_type previous;
+    static void (*ours)();
+    previous = shmem_request_hook;
+    ours = request;
+    shmem_request_hook = +[] {
+        if (previous) previous();
+        ours();
+    };
+#else
+    request();
+#endif
+}
+
+// 16 renamed relfilenode to relfilenumber.
+inline void set_new_storage(Relation relation) {
+#if PG_VERSION_NUM >= 160000
+    RelationSetNewRelfilenumber(relation, relation->rd_rel->relpersistence);
+#else
+    RelationSetNewRelfilenode(relation, relation->rd_rel->relpersistence);
+#endif
+}
+
+// 17 gave reindex_relation the statement that asked for it.
+inline void rebuild_indexes(Oid relation) {
+    ReindexParams params = {};
+#if PG_VERSION_NUM >= 170000
+    reindex_relation(nullptr, relation, REINDEX_REL_PROCESS_TOAST, &params);
+#else
+    reindex_relation(relation, REINDEX_REL_PROCESS_TOAST, &params);
+#endif
+}
+
+// 16 added onlySummarizing to ExecInsertIndexTuples.
+inline void insert_index_entries(ResultRelInfo* target, TupleTableSlot* slot, EState* estate) {
+#if PG_VERSION_NUM >= 160000
+    list_free(ExecInsertIndexTuples(target, slot, estate, false, false, nullptr, NIL, false));
+#else
+    list_free(ExecInsertIndexTuples(target, slot, estate, false, false, nullptr, NIL));
+#endif
+}
+
+// 17 split VirtualTransactionId's backendId into procNumber.
+inline int vxid_backend(const VirtualTransactionId& vxid) {
+#if PG_VERSION_NUM >= 170000
+    return vxid.procNumber;
+#else
+    return vxid.backendId;
+#endif
+}
+
+// 18 added instrumentation to index_beginscan.
+inline IndexScanDesc begin_index_scan(Relation heap, Relation index, Snapshot snapshot, int keys) {
+#if PG_VERSION_NUM >= 180000
+    return index_beginscan(heap, index, snapshot, nullptr, keys, 0);
+#else
+    return index_beginscan(heap, index, snapshot, keys, 0);
+#endif
+}
+
+// 16 replaced the ownership checks by object kind with one function.
+inline bool owns_database(Oid database, Oid role) {
+#if PG_VERSION_NUM >= 160000
+    return object_ownercheck(DatabaseRelationId, database, role);
+#else
+    return pg_database_ownercheck(database, role);
+#endif
+}
+
+// 16 added BufFileReadExact.
+inline void read_exactly(BufFile* file, void* target, size_t size) {
+#if PG_VERSION_NUM >= 160000
+    BufFileReadExact(file, target, size);
+#else
+    if (BufFileRead(file, target, size) != size) {
+        ereport(ERROR, (errcode_for_file_access(), errmsg("could not read from temporary file: %m")));
+    }
+#endif
+}
+
+// 15 added SetSingleFuncCall, 16 renamed it to InitMaterializedSRF; before, functions did this by hand.
+inline void init_materialized_result(FunctionCallInfo fcinfo) {
+#if PG_VERSION_NUM >= 160000
+    InitMaterializedSRF(fcinfo, 0);
+#elif PG_VERSION_NUM >= 150000
+    SetSingleFuncCall(fcinfo, 0);
+#else
+    ReturnSetInfo* result = reinterpret_cast<ReturnSetInfo*>(fcinfo->resultinfo);
+    if (!result || !IsA(result, ReturnSetInfo) || !(result->allowedModes & SFRM_Materialize)) {
+        ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+                        errmsg("set-valued function called in context that cannot accept a set")));
+    }
+    MemoryContext caller = MemoryContextSwitchTo(result->econtext->ecxt_per_query_memory);
+    TupleDesc shape = nullptr;
+    if (get_call_result_type(fcinfo, nullptr, &shape) != TYPEFUNC_COMPOSITE) {
+        elog(ERROR, "return type must be a row type");
+    }
+    result->returnMode = SFRM_Materialize;
+    result->setResult = tuplestore_begin_heap(false, false, work_mem);
+    result->setDesc = CreateTupleDescCopy(shape);
+    MemoryContextSwitchTo(caller);
+#endif
+}
+
+// A database whose DROP was interrupted can't be connected to. Minor releases of 2023 brought the mark.
+inline bool is_half_dropped(Form_pg_database database) { return database_is_invalid_form(database); }
+
+// 17 moved lxid into a struct of PGPROC.
+inline LocalTransactionId my_local_transaction() {
+#if PG_VERSION_NUM >= 170000
+    return MyProc->vxid.lxid;
+#else
+    return MyProc->lxid;
+#endif
+}
+
+// 17 ties wait event sets to a resource owner; a process-long one has none.
+inline WaitEventSet* create_wait_event_set(MemoryContext context, int events) {
+#if PG_VERSION_NUM >= 170000
+    (void)context;
+    return CreateWaitEventSet(nullptr, events);
+#else
+    return CreateWaitEventSet(context, events);
+#endif
+}
+
+// 17 gave wait events of extensions names of their own; before, they share one.
+inline uint32 wait_event(const char* name) {
+#if PG_VERSION_NUM >= 170000
+    return WaitEventExtensionNew(name);
+#else
+    (void)name;
+    return PG_WAIT_EXTENSION;
+#endif
+}
+
+// 14 has the extra read-only flag in ProcessUtility, and so has every later server: one shape since then.
+#define OUTBOX_PROCESS_UTILITY_PARAMETERS                                                                \
+    PlannedStmt *statement, const char *query, bool read_only_tree, ProcessUtilityContext context,       \
+        ParamListInfo parameters, QueryEnvironment *environment, DestReceiver *destination,              \
+        QueryCompletion *completion
+#define OUTBOX_PROCESS_UTILITY_ARGUMENTS \
+    statement, query, read_only_tree, context, parameters, environment, destination, completion
+
+}  // namespace outbox::compat

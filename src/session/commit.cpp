@@ -1,0 +1,234 @@
+// What happens to a transaction's messages when it commits, prepares or aborts. Session's backend.
+#include "session/commit.hpp"
+
+#include "session/transaction_buffer.hpp"
+#include "shared/shared_state.hpp"
+#include "storage/schema.hpp"
+
+namespace outbox {
+
+namespace {
+
+// What this transaction owes at its end. Cleared at every end, whatever happened.
+struct Pending {
+    bool written;       // rows are in the segment: too late to emit
+    bool wake;          // the relay has something to look at
+    bool request;       // the launcher has
+    Oid request_database;
+};
+Pending pending;
+
+// Rows are handed over in portions of at most this many, or about this many bytes, as COPY does.
+constexpr int kPortionRows = 1000;
+constexpr size_t kPortionBytes = 256 * 1024;
+
+// The active segment, opened and locked for writing. Between the look at which one is active and the lock
+// the relay may move on; the relay knows (storage/segments.hpp).
+Relation open_active_segment() {
+    RelaySlot* slot = find_slot(MyDatabaseId);
+    uint32 active = slot ? pg_atomic_read_u32(&slot->active_segment) : 0;
+    Oid segment = find_segment(static_cast<int>(active % kSegments));
+    Relation relation = OidIsValid(segment) ? try_table_open(segment, RowExclusiveLock) : nullptr;
+    if (!relation) {
+        ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+                        errmsg("cannot store the messages of this transaction"),
+                        errdetail("The extension outbox was dropped after they were emitted."),
+                        errhint("Create the extension again and retry the transaction.")));
+    }
+    return relation;
+}
+
+void fill_slot(TupleTableSlot* slot, const BufferedMessage* message, int64 position, TimestampTz time) {
+    using namespace segment_column;
+    Datum* values = slot->tts_values;
+    bool* nulls = slot->tts_isnull;
+    ExecClearTuple(slot);
+    memset(nulls, 0, sizeof(bool) * kCount);
+    values[kPosition - 1] = Int64GetDatum(position);
+    values[kTime - 1] = TimestampTzGetDatum(time);
+    values[kId - 1] = PointerGetDatum(message->id);
+    values[kPartition - 1] = Int32GetDatum(message->partition);
+    nulls[kPartition - 1] = !message->has_partition;
+    values[kTopic - 1] = message->value(message->topic);
+    values[kKey - 1] = message->value(message->key);
+    nulls[kKey - 1] = message->key == 0;
+    values[kPayload - 1] = message->value(message->payload);
+    nulls[kPayload - 1] = message->payload == 0;
+    values[kHeaders - 1] = message->value(message->headers);
+    nulls[kHeaders - 1] = message->headers == 0;
+    ExecStoreVirtualTuple(slot);
+}
+
+// Writes rows to one segment, in portions.
+class SegmentWriter {
+  public:
+    SegmentWriter(Relation segment, int64 messages) : segment_(segment) {
+        capacity_ = static_cast<int>(Min(messages, static_cast<int64>(kPortionRows)));
+        slots_ = static_cast<TupleTableSlot**>(palloc0(sizeof(TupleTableSlot*) * capacity_));
+        estate_ = CreateExecutorState();
+        target_ = makeNode(ResultRelInfo);
+        InitResultRelInfo(target_, segment, 1, nullptr, 0);
+        ExecOpenIndices(target_, false);
+        if (messages > kPortionRows) bulk_ = GetBulkInsertState();
+        portion_ = AllocSetContextCreate(CurrentMemoryContext, "outbox portion", ALLOCSET_DEFAULT_SIZES);
+        command_ = GetCurrentCommandId(true);
+    }
+
+    MemoryContext portion() const { return portion_; }
+    bool full() const { return count_ == capacity_ || bytes_ >= kPortionBytes; }
+
+    void add(const BufferedMessage* message, int64 position, TimestampTz time) {
+        if (!slots_[count_]) slots_[count_] = table_slot_create(segment_, nullptr);
+        fill_slot(slots_[count_++], message, position, time);
+        bytes_ += message->size;
+    }
+
+    // Not in a transaction's portion context: index and heap allocate what they keep.
+    void flush() {
+        if (count_ == 0) return;
+        MemoryContext caller = MemoryContextSwitchTo(portion_);
+        table_multi_insert(segment_, slots_, count_, command_, 0, bulk_);
+        for (int i = 0; i < count_; ++i) {
+            compat::insert_index_entries(target_, slots_[i], estate_);
+            ExecClearTuple(slots_[i]);
+            ResetPerTupleExprContext(estate_);
+        }
+        MemoryContextSwitchTo(caller);
+        MemoryContextReset(portion_);
+        count_ = 0;
+        bytes_ = 0;
+    }
+
+    void finish() {
+        flush();
+        if (bulk_) FreeBulkInsertState(bulk_);
+        for (int i = 0; i < capacity_ && slots_[i]; ++i) ExecDropSingleTupleTableSlot(slots_[i]);
+        table_finish_bulk_insert(segment_, 0);
+        ExecCloseIndices(target_);
+        FreeExecutorState(estate_);
+    }
+
+  private:
+    Relation segment_;
+    TupleTableSlot** slots_;
+    int capacity_;
+    int count_ = 0;
+    size_t bytes_ = 0;
+    EState* estate_;
+    ResultRelInfo* target_;
+    BulkInsertStateData* bulk_ = nullptr;
+    MemoryContext portion_;
+    CommandId command_;
+};
+
+// Order matters: lock, then transaction id, then the first position. Then whoever holds a position that
+// nobody can see yet is among the holders of that lock, and the relay need wait for nobody else.
+void write_messages() {
+    MemoryContext context =
+        AllocSetContextCreate(CurrentMemoryContext, "outbox write", ALLOCSET_DEFAULT_SIZES);
+    MemoryContext caller = MemoryContextSwitchTo(context);
+    // The messages were emitted while writing was allowed; a later SET TRANSACTION READ ONLY concerns what
+    // follows it, as with any other row.
+    bool read_only = XactReadOnly;
+    XactReadOnly = false;
+    PushActiveSnapshot(GetTransactionSnapshot());
+
+    Relation segment = open_active_segment();
+    (void)GetTopTransactionId();
+    pending.wake = true;
+    Oid sequence = find_sequence();
+    TimestampTz time = GetCurrentTimestamp();
+    SegmentWriter writer(segment, transaction_buffer.count());
+    transaction_buffer.begin_read();
+    bool first = true;
+    for (;;) {
+        MemoryContext outer = MemoryContextSwitchTo(writer.portion());
+        const BufferedMessage* message = transaction_buffer.next();
+        MemoryContextSwitchTo(outer);
+        if (!message) break;
+        int64 position = nextval_internal(sequence, false);
+        if (first) note_first_position(position);
+        first = false;
+        writer.add(message, position, time);
+        if (writer.full()) writer.flush();
+    }
+    writer.finish();
+    table_close(segment, NoLock);
+
+    PopActiveSnapshot();
+    XactReadOnly = read_only;
+    MemoryContextSwitchTo(caller);
+    MemoryContextDelete(context);
+}
+
+void before_commit() {
+    if (!transaction_buffer.empty()) {
+        write_messages();
+        pending.written = true;
+    }
+    transaction_buffer.release();
+}
+
+void after_end() {
+    Pending owed = pending;
+    pending = Pending();
+    transaction_buffer.forget();
+    if (owed.wake) wake_relay(MyDatabaseId);
+    if (owed.request) request_relay(owed.request_database);
+}
+
+void on_transaction_event(XactEvent event, void*) {
+    switch (event) {
+        case XACT_EVENT_PRE_COMMIT:
+        case XACT_EVENT_PRE_PREPARE:
+            before_commit();
+            break;
+        case XACT_EVENT_COMMIT:
+        case XACT_EVENT_ABORT:
+        case XACT_EVENT_PREPARE:
+            after_end();
+            break;
+        default:
+            break;
+    }
+}
+
+void on_subtransaction_event(SubXactEvent event, SubTransactionId child, SubTransactionId parent, void*) {
+    if (event == SUBXACT_EVENT_COMMIT_SUB) transaction_buffer.subtransaction_committed(child, parent);
+    if (event == SUBXACT_EVENT_ABORT_SUB) transaction_buffer.subtransaction_aborted(child);
+}
+
+void register_callbacks() {
+    static bool registered = false;
+    if (registered) return;
+    RegisterXactCallback(on_transaction_event, nullptr);
+    RegisterSubXactCallback(on_subtransaction_event, nullptr);
+    registered = true;
+}
+
+}  // namespace
+
+void arm_transaction() {
+    if (pending.written) {
+        ereport(ERROR, (errcode(ERRCODE_INVALID_TRANSACTION_STATE),
+                        errmsg("cannot emit while the transaction is being committed")));
+    }
+    register_callbacks();
+    // Keeps DROP EXTENSION waiting until this transaction has ended, as a row in one of its tables would.
+    // The sequence is locked by every writer anyway, and by nobody who could wait for long.
+    if (transaction_buffer.empty()) LockRelationOid(find_sequence(), RowExclusiveLock);
+}
+
+void wake_relay_at_end() {
+    register_callbacks();
+    pending.wake = true;
+}
+
+void request_relay_at_end(Oid database) {
+    register_callbacks();
+    if (pending.request && pending.request_database != database) database = InvalidOid;
+    pending.request = true;
+    pending.request_database = database;
+}
+
+}  // namespace outbox

@@ -1,0 +1,93 @@
+// Headers of a message: from the JSON that emit() was given to names and values. Backends and relay.
+#include "shared/headers.hpp"
+
+#include "protocol/frames.hpp"
+
+namespace outbox {
+
+namespace {
+
+void append_header(StringInfo out, const char* name, size_t name_length, const char* value,
+                   size_t value_length, size_t* bytes) {
+    uint32_t encoded_name_length = static_cast<uint32_t>(name_length);
+    int32_t encoded_value_length = value ? static_cast<int32_t>(value_length) : protocol::kNull;
+    appendBinaryStringInfo(out, reinterpret_cast<const char*>(&encoded_name_length),
+                           sizeof(encoded_name_length));
+    appendBinaryStringInfo(out, reinterpret_cast<const char*>(&encoded_value_length),
+                           sizeof(encoded_value_length));
+    appendBinaryStringInfo(out, name, static_cast<int>(name_length));
+    *bytes += name_length;
+    if (!value) return;
+    appendBinaryStringInfo(out, value, static_cast<int>(value_length));
+    *bytes += value_length;
+}
+
+// The text of one value, or nullptr for JSON's null.
+const char* value_text(const JsonbValue* value, size_t* length) {
+    const char* text = nullptr;
+    switch (value->type) {
+        case jbvNull:
+            return nullptr;
+        case jbvString:
+            *length = static_cast<size_t>(value->val.string.len);
+            return to_utf8(value->val.string.val, length);
+        case jbvNumeric:
+            text = DatumGetCString(DirectFunctionCall1(numeric_out, NumericGetDatum(value->val.numeric)));
+            break;
+        case jbvBool:
+            text = value->val.boolean ? "true" : "false";
+            break;
+        case jbvBinary:
+            text = JsonbToCString(nullptr, value->val.binary.data, value->val.binary.len);
+            break;
+        default:
+            elog(ERROR, "unexpected type %d of a JSON value", static_cast<int>(value->type));
+    }
+    *length = strlen(text);
+    return to_utf8(text, length);
+}
+
+bool is_array(const JsonbValue* value) {
+    return value->type == jbvBinary && JsonContainerIsArray(value->val.binary.data);
+}
+
+}  // namespace
+
+const char* to_utf8(const char* text, size_t* length) {
+    if (GetDatabaseEncoding() == PG_UTF8) return text;
+    char* converted = pg_server_to_any(text, static_cast<int>(*length), PG_UTF8);
+    if (converted != text) *length = strlen(converted);
+    return converted;
+}
+
+uint32 append_headers(StringInfo out, const Jsonb* headers, size_t* bytes) {
+    uint32 count = 0;
+    JsonbIterator* pairs = JsonbIteratorInit(const_cast<JsonbContainer*>(&headers->root));
+    JsonbValue item;
+    const char* name = nullptr;
+    size_t name_length = 0;
+    JsonbIteratorToken token;
+    while ((token = JsonbIteratorNext(&pairs, &item, true)) != WJB_DONE) {
+        size_t length = 0;
+        if (token == WJB_KEY) {
+            name_length = static_cast<size_t>(item.val.string.len);
+            name = to_utf8(item.val.string.val, &name_length);
+        } else if (token == WJB_VALUE && is_array(&item)) {
+            JsonbIterator* elements = JsonbIteratorInit(item.val.binary.data);
+            JsonbValue element;
+            while ((token = JsonbIteratorNext(&elements, &element, true)) != WJB_DONE) {
+                if (token != WJB_ELEM) continue;
+                const char* value = value_text(&element, &length);
+                append_header(out, name, name_length, value, length, bytes);
+                ++count;
+            }
+        } else if (token == WJB_VALUE) {
+            const char* value = value_text(&item, &length);
+            append_header(out, name, name_length, value, length, bytes);
+            ++count;
+        }
+    }
+    return count;
+}
+
+}  // namespace outbox

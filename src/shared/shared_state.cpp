@@ -1,0 +1,182 @@
+// Sets up the shared memory and offers the few operations on it that several processes use. Any process.
+#include "shared/shared_state.hpp"
+
+#include "settings.hpp"
+
+namespace outbox {
+
+SharedState* shared = nullptr;
+
+namespace {
+
+shmem_startup_hook_type previous_startup_hook = nullptr;
+const char* const kTranche = "outbox";
+
+Size shared_size() {
+    return add_size(offsetof(SharedState, slots), mul_size(settings.max_databases, sizeof(RelaySlot)));
+}
+
+void request_memory() {
+    RequestAddinShmemSpace(shared_size());
+    RequestNamedLWLockTranche(kTranche, 1);
+}
+
+void start_up() {
+    if (previous_startup_hook) previous_startup_hook();
+    LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
+    bool found = false;
+    shared = static_cast<SharedState*>(ShmemInitStruct("outbox", shared_size(), &found));
+    if (!found) {
+        memset(static_cast<void*>(shared), 0, shared_size());
+        shared->lock = &GetNamedLWLockTranche(kTranche)->lock;
+        shared->slot_count = settings.max_databases;
+        for (int i = 0; i < shared->slot_count; ++i) {
+            RelaySlot* slot = &shared->slots[i];
+            SpinLockInit(&slot->mutex);
+            slot->first_in_flight = PG_INT64_MAX;
+            pg_atomic_init_u32(&slot->active_segment, 0);
+            pg_atomic_init_u32(&slot->identified, 0);
+            pg_atomic_init_u32(&slot->waiters, 0);
+            ConditionVariableInit(&slot->progressed);
+        }
+    }
+    LWLockRelease(AddinShmemInitLock);
+}
+
+}  // namespace
+
+void install_shared_memory() {
+    compat::on_shmem_request(request_memory);
+    previous_startup_hook = shmem_startup_hook;
+    shmem_startup_hook = start_up;
+}
+
+const char* relay_state_name(RelayState state) {
+    switch (state) {
+        case RelayState::Stopped:
+            return "stopped";
+        case RelayState::Starting:
+            return "starting";
+        case RelayState::Connecting:
+            return "connecting";
+        case RelayState::Running:
+            return "running";
+        case RelayState::Waiting:
+            return "waiting";
+        case RelayState::Paused:
+            return "paused";
+        case RelayState::Foreign:
+            return "foreign";
+        case RelayState::Disabled:
+            return "disabled";
+        case RelayState::Failed:
+            return "failed";
+    }
+    return "unknown";
+}
+
+// Reads `database` without the lock: an Oid is read in one piece, and a slot that changes hands meanwhile
+// costs a wake-up too many or is found by the next look.
+RelaySlot* find_slot(Oid database) {
+    static int last = 0;
+    if (!shared || database == InvalidOid) return nullptr;
+    if (last < shared->slot_count && shared->slots[last].database == database) return &shared->slots[last];
+    for (int i = 0; i < shared->slot_count; ++i) {
+        if (shared->slots[i].database == database) {
+            last = i;
+            return &shared->slots[i];
+        }
+    }
+    return nullptr;
+}
+
+void request_relay(Oid database) {
+    if (!shared) return;
+    LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+    bool known = database == InvalidOid;
+    for (int i = 0; i < shared->request_count && !known; ++i) known = shared->requests[i] == database;
+    if (database == InvalidOid || (!known && shared->request_count == kMaxRequests)) {
+        shared->requests_lost = true;
+    } else if (!known) {
+        shared->requests[shared->request_count++] = database;
+    }
+    Latch* launcher = shared->launcher_latch;
+    LWLockRelease(shared->lock);
+    if (launcher) SetLatch(launcher);
+}
+
+void wake_relay(Oid database) {
+    RelaySlot* slot = find_slot(database);
+    if (slot) {
+        // Without the mutex: the latch stays valid memory for ever, and a relay that has just left looks
+        // at the log when it starts.
+        Latch* latch = *const_cast<Latch* volatile*>(&slot->latch);
+        if (latch) SetLatch(latch);
+        // A slot without a process is on the launcher's list already.
+        return;
+    }
+    request_relay(database);
+}
+
+bool is_held(Oid database) {
+    bool held = false;
+    LWLockAcquire(shared->lock, LW_SHARED);
+    for (const Hold& hold : shared->holds) held = held || hold.database == database;
+    LWLockRelease(shared->lock);
+    return held;
+}
+
+void note_first_position(int64 position) {
+    RelaySlot* slot = find_slot(MyDatabaseId);
+    if (!shared || (slot && pg_atomic_read_u32(&slot->identified) == 1)) return;
+    LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+    Newcomer* place = nullptr;
+    for (Newcomer& newcomer : shared->newcomers) {
+        if (newcomer.database == MyDatabaseId) {
+            place = &newcomer;
+            break;
+        }
+        if (!place && !OidIsValid(newcomer.database)) place = &newcomer;
+    }
+    if (place && place->database != MyDatabaseId) *place = Newcomer{MyDatabaseId, position};
+    if (place && position < place->first_position) place->first_position = position;
+    LWLockRelease(shared->lock);
+}
+
+int64 first_noted_position() {
+    int64 position = PG_INT64_MAX;
+    LWLockAcquire(shared->lock, LW_SHARED);
+    for (const Newcomer& newcomer : shared->newcomers) {
+        if (newcomer.database == MyDatabaseId) position = newcomer.first_position;
+    }
+    LWLockRelease(shared->lock);
+    return position;
+}
+
+void set_identified(RelaySlot* slot, bool identified) {
+    pg_atomic_write_u32(&slot->identified, identified ? 1 : 0);
+    if (!identified) return;
+    LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+    for (Newcomer& newcomer : shared->newcomers) {
+        if (newcomer.database == MyDatabaseId) newcomer = Newcomer{InvalidOid, 0};
+    }
+    LWLockRelease(shared->lock);
+}
+
+void set_last_error(RelaySlot* slot, const char* text) {
+    TimestampTz now = GetCurrentTimestamp();
+    char line[kErrorLength];
+    size_t length = 0;
+    // Plain ASCII fits every database's encoding; these are words of Kafka's client, not of users.
+    for (; text[length] != '\0' && length < kErrorLength - 1; ++length) {
+        unsigned char c = static_cast<unsigned char>(text[length]);
+        line[length] = c < 0x20 || c > 0x7e ? (c == '\n' ? ' ' : '?') : static_cast<char>(c);
+    }
+    line[length] = '\0';
+    SpinLockAcquire(&slot->mutex);
+    memcpy(slot->last_error, line, length + 1);
+    slot->last_error_at = now;
+    SpinLockRelease(&slot->mutex);
+}
+
+}  // namespace outbox

@@ -1,0 +1,146 @@
+// The conversation between one relay and one sink: the program's only loop. Runs in the sink
+// programs.
+#include "sink/common/session.hpp"
+
+#include <poll.h>
+
+#include <algorithm>
+#include <chrono>
+#include <limits>
+
+#include "sink/common/bytes.hpp"
+#include "sink/common/errors.hpp"
+
+namespace outbox::sink {
+
+using protocol::FailureKind;
+using protocol::FrameType;
+
+namespace {
+
+constexpr std::string_view kClosedText = "returned: an earlier message of the topic failed";
+
+int milliseconds_until(std::optional<Clock::time_point> when) {
+    if (!when) return -1;
+    auto left = std::chrono::ceil<std::chrono::milliseconds>(*when - Clock::now()).count();
+    return static_cast<int>(std::clamp<int64_t>(left, 0, std::numeric_limits<int>::max()));
+}
+
+}  // namespace
+
+Session::Session(int socket, std::string name, const MakeSink& make_sink)
+    : socket_(socket), name_(std::move(name)), sink_(make_sink(*this)) {}
+
+Session::~Session() = default;
+
+void Session::run() {
+    while (!finished()) {
+        if (!wait()) return;
+        if (state_ != State::AwaitingSettings) sink_->poll();
+        if (!read_frames()) return;
+        if (!writer_.flush(socket_)) return;
+    }
+}
+
+bool Session::finished() const {
+    return state_ == State::Draining && sink_->idle() && writer_.empty();
+}
+
+// False when the relay is gone: what it had already written is then not read any more, because a
+// successor may be sending the same messages through another sink by now.
+bool Session::wait() {
+    bool running = state_ != State::AwaitingSettings;
+    pollfd fds[2] = {
+        {socket_, static_cast<short>((busy_ ? 0 : POLLIN) | (writer_.empty() ? 0 : POLLOUT)), 0},
+        {running ? sink_->wait_fd() : -1, POLLIN, 0},
+    };
+    if (::poll(fds, 2, milliseconds_until(running ? sink_->wake_at() : std::nullopt)) < 0)
+        fds[0].revents = 0;  // interrupted
+    readable_ = (fds[0].revents & POLLIN) != 0;
+    return (fds[0].revents & (POLLHUP | POLLERR | POLLNVAL)) == 0;
+}
+
+// One read, and every frame it completed. False when the relay is gone.
+bool Session::read_frames() {
+    if (readable_ && reader_.fill(socket_) == FrameReader::Fill::Closed) return false;
+    while (auto frame = reader_.front()) {
+        busy_ = !handle(*frame);
+        if (busy_) break;
+        reader_.pop();
+    }
+    return true;
+}
+
+// False: the sink is busy, the frame has to wait.
+bool Session::handle(const Frame& frame) {
+    if (state_ == State::AwaitingSettings) {
+        sink_->open(Settings::decode(frame));
+        writer_.ready(name_);
+        state_ = State::Running;
+        return true;
+    }
+    switch (frame.type) {
+        case FrameType::Message:
+            return handle_message(frame);
+        case FrameType::Reopen: {
+            std::string_view topic(frame.body, frame.length);
+            closed_.reopen(topic);
+            sink_->reopen(topic);
+            return true;
+        }
+        case FrameType::Drain:
+            state_ = State::Draining;
+            sink_->drain();
+            return true;
+        default:
+            throw ProtocolError("a frame of unknown type " +
+                                std::to_string(static_cast<int>(frame.type)));
+    }
+}
+
+bool Session::handle_message(const Frame& frame) {
+    protocol::MessageView message;
+    if (!protocol::decode_message(frame.body, frame.length, &message))
+        throw ProtocolError("a Message frame is damaged");
+    if (state_ == State::Draining) throw ProtocolError("a Message after Drain");
+    std::string_view topic = text_of(message.topic);
+    if (closed_.closed(topic)) {
+        failed({message.head.number, topic, FailureKind::Returned, 0, kClosedText});
+        return true;
+    }
+    return sink_->submit(message) == Sink::Submit::Taken;
+}
+
+void Session::delivered(uint64_t number) {
+    writer_.delivered(number);
+    if (condition_.in_trouble()) recovered();
+}
+
+// Messages that follow in the socket must not overtake the failed one, whatever the kind: also the
+// Returned ones of a rebuilt client are sent again before anything later of their topic.
+void Session::failed(const Failure& failure) {
+    FailureKind kind = closed_.close(failure.topic, failure.kind);
+    writer_.failed(failure.number, kind, failure.code, failure.text);
+}
+
+void Session::trouble(int32_t code, std::string_view text) {
+    if (condition_.began(code, text, Clock::now())) writer_.condition(true, false, code, text);
+}
+
+void Session::recovered() {
+    if (condition_.ended()) writer_.condition(false, false, 0, {});
+}
+
+void Session::log(protocol::LogLevel level, std::string_view text) { writer_.log(level, text); }
+
+void Session::statistics(std::string_view json) { writer_.statistics(json); }
+
+void Session::give_up(bool fatal_setting, int32_t code, std::string_view text) {
+    if (fatal_setting)
+        writer_.condition(true, true, code, text);
+    else
+        writer_.log(protocol::LogLevel::Error, text);
+    writer_.flush_within(socket_, 1000);
+}
+
+}  // namespace outbox::sink

@@ -1,0 +1,295 @@
+// The sink for Kafka: two producers, and what happens when one breaks. Runs in outbox-kafka.
+#include "sink/kafka/kafka_sink.hpp"
+
+#include <sys/eventfd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <system_error>
+
+#include "sink/common/errors.hpp"
+#include "sink/kafka/error_kind.hpp"
+#include "sink/kafka/statistics.hpp"
+
+namespace outbox::kafka {
+
+using namespace std::chrono_literals;
+using protocol::FailureKind;
+
+namespace {
+
+// The answers to what is under way come in milliseconds, or not before the connection is given up.
+constexpr auto kAwaitAnswers = 5s;
+constexpr auto kAwaitPurge = 3s;
+constexpr auto kAwaitDestruction = 5s;
+constexpr auto kGiveBackEvery = 100ms;
+// Between one broken producer and the next, where nothing was delivered in between.
+constexpr auto kFirstDelay = 500ms;
+constexpr auto kLongestDelay = 30s;
+constexpr auto kAloneIdle = 60s;
+// Without messages nothing would show that a trouble has passed.
+constexpr auto kTouchEvery = 10s;
+
+FailureKind failure_kind(rd_kafka_resp_err_t error) {
+    switch (kind_of(error)) {
+        case ErrorKind::Topic:
+            return FailureKind::Topic;
+        case ErrorKind::Message:
+            return FailureKind::Message;
+        default:
+            return FailureKind::Returned;
+    }
+}
+
+bool purged(rd_kafka_resp_err_t error) {
+    return error == RD_KAFKA_RESP_ERR__PURGE_QUEUE || error == RD_KAFKA_RESP_ERR__PURGE_INFLIGHT;
+}
+
+// "... (after 3ms in state CONNECT, 4 identical error(s) suppressed)"
+std::string_view without_suffix(std::string_view text) {
+    return text.substr(0, text.find(" (after "));
+}
+
+template <typename Time>
+void sooner(std::optional<Time>& when, std::optional<Time> other) {
+    if (other && (!when || *other < *when)) when = other;
+}
+
+}  // namespace
+
+class KafkaSink::Listener final : public ProducerEvents {
+  public:
+    Listener(KafkaSink& sink, bool alone) : sink_(sink), alone_(alone) {}
+
+    void on_delivered(uint64_t number) override { sink_.delivered(number); }
+    void on_failed(uint64_t number, std::string_view topic, rd_kafka_resp_err_t error,
+                   std::string_view text) override {
+        sink_.failed(alone_, number, topic, error, text);
+    }
+    void on_returned(uint64_t number, std::string_view topic) override {
+        sink_.failed(alone_, number, topic, RD_KAFKA_RESP_ERR__PURGE_QUEUE, {});
+    }
+    void on_error(rd_kafka_resp_err_t error, std::string_view text) override {
+        sink_.error(error, text);
+    }
+    void on_log(int level, std::string_view facility, std::string_view text) override {
+        sink_.log(level, facility, text);
+    }
+    void on_statistics(std::string_view json) override { sink_.statistics(json); }
+
+  private:
+    KafkaSink& sink_;
+    bool alone_;
+};
+
+KafkaSink::KafkaSink(sink::Reports& reports)
+    : reports_(reports),
+      wake_(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)),
+      reaper_(wake_.get()),
+      stream_listener_(std::make_unique<Listener>(*this, false)),
+      alone_listener_(std::make_unique<Listener>(*this, true)) {
+    if (!wake_.valid()) throw std::system_error(errno, std::generic_category(), "eventfd");
+}
+
+KafkaSink::~KafkaSink() = default;
+
+std::string KafkaSink::library() { return std::string("librdkafka ") + rd_kafka_version_str(); }
+
+void KafkaSink::open(const sink::Settings& settings) {
+    configuration_.emplace(settings);
+    stream_ = make_stream();
+}
+
+std::unique_ptr<Producer> KafkaSink::make_stream() {
+    return std::make_unique<Producer>(configuration_->stream(),
+                                      configuration_->null_key_is_empty_key(), wake_.get(),
+                                      *stream_listener_);
+}
+
+sink::Sink::Submit KafkaSink::submit(const protocol::MessageView& message) {
+    if ((message.head.flags & protocol::kFlagAlone) != 0) {
+        if (!alone_)
+            alone_ = std::make_unique<Producer>(configuration_->alone(),
+                                                configuration_->null_key_is_empty_key(),
+                                                wake_.get(), *alone_listener_);
+        alone_used_at_ = now_;
+        return alone_->submit(message) ? Submit::Taken : Submit::Busy;
+    }
+    if (state_ != Stream::Running) return Submit::Busy;
+    return stream_->submit(message) ? Submit::Taken : Submit::Busy;
+}
+
+bool KafkaSink::idle() const {
+    return (!stream_ || stream_->outstanding() == 0) && (!alone_ || alone_->outstanding() == 0);
+}
+
+void KafkaSink::poll() {
+    eventfd_t wakes;
+    eventfd_read(wake_.get(), &wakes);
+    now_ = Clock::now();
+    if (stream_) stream_->poll();
+    if (alone_) alone_->poll();
+    tend_stream();
+    tend_alone();
+    if (in_trouble_ && stream_ && now_ >= touch_at_) {
+        touch_at_ = now_ + kTouchEvery;
+        stream_->touch_cluster();
+    }
+}
+
+std::optional<sink::Clock::time_point> KafkaSink::wake_at() const {
+    std::optional<Clock::time_point> when;
+    if (stream_) sooner(when, stream_->wake_at());
+    if (alone_) {
+        sooner(when, alone_->wake_at());
+        sooner(when, std::optional(alone_->broken() ? now_ + kGiveBackEvery
+                                                    : alone_used_at_ + kAloneIdle));
+    }
+    if (in_trouble_) sooner(when, std::optional(touch_at_));
+    if (state_ == Stream::Emptying) sooner(when, std::optional(give_back_at_));
+    if (state_ == Stream::Absent) sooner(when, std::optional(std::max(rebuild_at_, now_ + 100ms)));
+    if (stream_ && stream_->broken() && state_ == Stream::Running) sooner(when, std::optional(now_));
+    return when;
+}
+
+void KafkaSink::tend_stream() {
+    if (state_ == Stream::Running && stream_->broken()) begin_emptying();
+    if (state_ == Stream::Emptying) tend_emptying();
+    if (state_ == Stream::Absent) tend_absence();
+}
+
+void KafkaSink::begin_emptying() {
+    std::string words;
+    rd_kafka_resp_err_t code = stream_->broken_error(&words);
+    trouble(code, "the producer had to be replaced: " + words);
+    state_ = Stream::Emptying;
+    broken_since_ = now_;
+    give_back_at_ = now_;
+}
+
+// Answers to what is under way are waited for: a message that the broker has just taken would
+// otherwise be sent a second time.
+void KafkaSink::tend_emptying() {
+    if (now_ >= give_back_at_) {
+        give_back_at_ = now_ + kGiveBackEvery;
+        // Again and again, because what comes back from a broker for a retry is queued anew.
+        stream_->give_back(now_ - broken_since_ > kAwaitAnswers);
+        stream_->poll();
+    }
+    if (stream_->outstanding() > 0) {
+        if (now_ - broken_since_ > kAwaitAnswers + kAwaitPurge)
+            throw sink::RestartNeeded("the broken producer does not let go of its messages");
+        return;
+    }
+    reaper_.destroy(stream_->release());
+    stream_.reset();
+    // Several messages in one batch, and the batch was too large: each of them may be small.
+    if (too_large_ > 1) configuration_->shrink_batches();
+    too_large_ = 0;
+    state_ = Stream::Absent;
+    rebuild_at_ = now_ + rebuild_delay_;
+    rebuild_delay_ = std::clamp<Clock::duration>(rebuild_delay_ * 2, kFirstDelay, kLongestDelay);
+}
+
+void KafkaSink::tend_absence() {
+    if (now_ < rebuild_at_) return;
+    if (reaper_.pending() > 0) {
+        if (now_ - rebuild_at_ > kAwaitDestruction)
+            throw sink::RestartNeeded("the broken producer does not end");
+        return;
+    }
+    stream_ = make_stream();
+    state_ = Stream::Running;
+}
+
+void KafkaSink::tend_alone() {
+    if (!alone_) return;
+    if (alone_->broken()) {
+        if (alone_->outstanding() > 0) alone_->give_back(true);
+    } else if (now_ - alone_used_at_ < kAloneIdle) {
+        return;
+    }
+    if (alone_->outstanding() > 0) return;
+    reaper_.destroy(alone_->release());
+    alone_.reset();
+}
+
+void KafkaSink::delivered(uint64_t number) {
+    in_trouble_ = false;
+    rebuild_delay_ = {};
+    reports_.delivered(number);
+}
+
+void KafkaSink::failed(bool alone, uint64_t number, std::string_view topic,
+                       rd_kafka_resp_err_t error, std::string_view text) {
+    if (error == RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE && !alone) ++too_large_;
+    std::string words(text);
+    FailureKind kind = failure_kind(error);
+    if (purged(error)) {
+        words = "returned: the producer was replaced, or an earlier message of the topic failed";
+        // What breaks a producer that holds this message only may well do so again.
+        if (alone && alone_ && alone_->broken()) {
+            kind = FailureKind::Topic;
+            error = alone_->broken_error(&words);
+        }
+    }
+    reports_.failed({number, topic, kind, error, configuration_->scrubber()(words)});
+}
+
+void KafkaSink::error(rd_kafka_resp_err_t error, std::string_view text) {
+    std::string words(without_suffix(text));
+    switch (error) {
+        case RD_KAFKA_RESP_ERR__TRANSPORT:
+            // One broker of several: its partitions wait, the others go on.
+            last_words_ = words;
+            return;
+        case RD_KAFKA_RESP_ERR__AUTHENTICATION:
+        case RD_KAFKA_RESP_ERR_SASL_AUTHENTICATION_FAILED:
+            words = last_words_ = "authentication failed: " + words;
+            break;
+        case RD_KAFKA_RESP_ERR__SSL:
+            words = last_words_ = "TLS failed: " + words;
+            break;
+        case RD_KAFKA_RESP_ERR__RESOLVE:
+            last_words_ = words;
+            break;
+        case RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN:
+            if (!last_words_.empty()) words = last_words_ + " (all brokers are down)";
+            break;
+        default:
+            break;
+    }
+    trouble(error, words);
+}
+
+void KafkaSink::trouble(int32_t code, std::string_view text) {
+    if (!in_trouble_) touch_at_ = now_ + kTouchEvery;
+    in_trouble_ = true;
+    reports_.trouble(code, configuration_->scrubber()(text));
+}
+
+void KafkaSink::log(int level, std::string_view facility, std::string_view text) {
+    std::string line("librdkafka: ");
+    // These quote what servers answered and commands that were run.
+    if (facility.starts_with("SASL") || facility.starts_with("OAUTH"))
+        line.append(facility).append(": (not shown, it may hold a secret)");
+    else
+        line.append(configuration_->scrubber()(text));
+    auto held_back = log_filter_.admit(level, line, now_);
+    if (!held_back) return;
+    if (*held_back > 0)
+        line += " (" + std::to_string(*held_back) + " more of this kind since the last one)";
+    reports_.log(static_cast<protocol::LogLevel>(std::clamp(level, 3, 7)), line);
+}
+
+void KafkaSink::statistics(std::string_view json) {
+    auto summary = summarize(json);
+    if (!summary) return;
+    if (in_trouble_ && summary->brokers_up > 0 && state_ == Stream::Running) {
+        in_trouble_ = false;
+        reports_.recovered();
+    }
+    reports_.statistics(summary->json);
+}
+
+}  // namespace outbox::kafka

@@ -1,0 +1,47 @@
+// The few numbers of librdkafka's statistics that an operator looks at. Runs in outbox-kafka.
+#include "sink/kafka/statistics.hpp"
+
+#include <algorithm>
+#include <cstdint>
+#include <nlohmann/json.hpp>
+
+namespace outbox::kafka {
+
+std::optional<Statistics> summarize(std::string_view librdkafka_json) {
+    using Json = nlohmann::ordered_json;
+    const Json all = Json::parse(librdkafka_json, nullptr, false);
+    if (!all.is_object()) return std::nullopt;
+
+    Statistics statistics;
+    int known = 0;
+    int64_t waiting = 0, under_way = 0, errors = 0, timeouts = 0, slowest_us = 0;
+    const Json brokers = all.value("brokers", Json::object());
+    for (const Json& broker : brokers) {
+        // Addresses that were only asked for the others, and librdkafka's own bookkeeping.
+        if (broker.value("source", "") == "learned") ++known;
+        if (broker.value("state", "") == "UP") ++statistics.brokers_up;
+        waiting += broker.value("outbuf_msg_cnt", int64_t{0});
+        under_way += broker.value("waitresp_msg_cnt", int64_t{0});
+        errors += broker.value("txerrs", int64_t{0}) + broker.value("rxerrs", int64_t{0});
+        timeouts += broker.value("req_timeouts", int64_t{0});
+        if (broker.contains("rtt"))
+            slowest_us = std::max(slowest_us, broker["rtt"].value("p99", int64_t{0}));
+    }
+    statistics.json = Json{
+        {"brokers", known},
+        {"brokers_up", statistics.brokers_up},
+        {"messages_queued", all.value("msg_cnt", int64_t{0})},
+        {"bytes_queued", all.value("msg_size", int64_t{0})},
+        {"messages_sent", all.value("txmsgs", int64_t{0})},
+        {"bytes_sent", all.value("txmsg_bytes", int64_t{0})},
+        {"requests_sent", all.value("tx", int64_t{0})},
+        {"messages_in_output_buffers", waiting},
+        {"messages_under_way", under_way},
+        {"connection_errors", errors},
+        {"request_timeouts", timeouts},
+        {"round_trip_p99_ms", static_cast<double>(slowest_us) / 1000.0},
+    }.dump();
+    return statistics;
+}
+
+}  // namespace outbox::kafka

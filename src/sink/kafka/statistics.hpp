@@ -1,0 +1,18 @@
+// The few numbers of librdkafka's statistics that an operator looks at. Runs in outbox-kafka.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <string_view>
+
+namespace outbox::kafka {
+
+struct Statistics {
+    int brokers_up = 0;
+    std::string json;  // for the relay; fits its limit
+};
+
+// Nothing where the text is not what librdkafka writes.
+std::optional<Statistics> summarize(std::string_view librdkafka_json);
+
+}  // namespace outbox::kafka

@@ -1,0 +1,124 @@
+// Reads the message log in the order of positions, across all segments. Relay, and sessions for status.
+#include "storage/log_reader.hpp"
+
+namespace outbox {
+
+namespace {
+
+bool lock(Oid relation, bool wait) {
+    if (!wait) return ConditionalLockRelationOid(relation, AccessShareLock);
+    LockRelationOid(relation, AccessShareLock);
+    return true;
+}
+
+// A btree that has only its meta page holds nothing.
+bool has_rows(Relation index) { return RelationGetNumberOfBlocks(index) > 1; }
+
+void bytes_of(Datum value, const char** data, uint32* length) {
+    varlena* bytes = PG_DETOAST_DATUM_PACKED(value);
+    *data = VARDATA_ANY(bytes);
+    *length = static_cast<uint32>(VARSIZE_ANY_EXHDR(bytes));
+}
+
+}  // namespace
+
+bool LogReader::open(const Schema& schema, Snapshot snapshot, bool wait) {
+    snapshot_ = snapshot;
+    count_ = 0;
+    for (int i = 0; i < kSegments; ++i) {
+        if (!lock(schema.segments[i], wait)) {
+            close();
+            return false;
+        }
+        Relation heap = table_open(schema.segments[i], NoLock);
+        Relation index = index_open(schema.segment_indexes[i], AccessShareLock);
+        if (!has_rows(index)) {
+            index_close(index, AccessShareLock);
+            table_close(heap, AccessShareLock);
+            continue;
+        }
+        Segment* segment = &segments_[count_++];
+        *segment = Segment{};
+        segment->heap = heap;
+        segment->index = index;
+        segment->slot = table_slot_create(heap, nullptr);
+        segment->scan = compat::begin_index_scan(heap, index, SnapshotAny, 2);
+    }
+    return true;
+}
+
+void LogReader::close() {
+    for (int i = 0; i < count_; ++i) {
+        Segment* segment = &segments_[i];
+        index_endscan(segment->scan);
+        ExecDropSingleTupleTableSlot(segment->slot);
+        index_close(segment->index, AccessShareLock);
+        table_close(segment->heap, AccessShareLock);
+    }
+    count_ = 0;
+    current_ = nullptr;
+}
+
+void LogReader::seek(int64 from, int64 to) {
+    for (int i = 0; i < count_; ++i) {
+        Segment* segment = &segments_[i];
+        ScanKeyData keys[2];
+        ScanKeyInit(&keys[0], 1, BTGreaterEqualStrategyNumber, F_INT8GE, Int64GetDatum(from));
+        ScanKeyInit(&keys[1], 1, BTLessEqualStrategyNumber, F_INT8LE, Int64GetDatum(to));
+        index_rescan(segment->scan, keys, 2, nullptr, 0);
+        advance(segment);
+    }
+    current_ = nullptr;
+}
+
+void LogReader::advance(Segment* segment) {
+    segment->filled = index_getnext_slot(segment->scan, ForwardScanDirection, segment->slot);
+    if (!segment->filled) return;
+    bool null;
+    segment->position =
+        DatumGetInt64(slot_getattr(segment->slot, segment_column::kPosition, &null));
+}
+
+RowKind LogReader::next(Row* row) {
+    // The row returned last stays in its slot until here, so that load() can read it.
+    if (current_) advance(current_);
+    current_ = nullptr;
+    for (int i = 0; i < count_; ++i) {
+        Segment* segment = &segments_[i];
+        if (segment->filled && (!current_ || segment->position < current_->position)) current_ = segment;
+    }
+    if (!current_) return RowKind::End;
+
+    row->position = current_->position;
+    HeapTuple tuple = ExecFetchSlotHeapTuple(current_->slot, false, nullptr);
+    row->owner = HeapTupleHeaderGetXmin(tuple->t_data);
+    if (table_tuple_satisfies_snapshot(current_->heap, current_->slot, snapshot_)) return RowKind::Visible;
+    // Asking the snapshot, not the list of running transactions: only what the snapshot calls running can
+    // become visible to a later one.
+    if (TransactionIdIsNormal(row->owner) && XidInMVCCSnapshot(row->owner, snapshot_)) {
+        return RowKind::InProgress;
+    }
+    return RowKind::Dead;
+}
+
+void LogReader::load(Row* row) {
+    using namespace segment_column;
+    TupleTableSlot* slot = current_->slot;
+    slot_getallattrs(slot);
+    const Datum* values = slot->tts_values;
+    const bool* nulls = slot->tts_isnull;
+    row->time = DatumGetTimestampTz(values[kTime - 1]);
+    row->time_ms = unix_milliseconds(row->time);
+    row->id = DatumGetUUIDP(values[kId - 1]);
+    row->has_partition = !nulls[kPartition - 1];
+    row->partition = row->has_partition ? DatumGetInt32(values[kPartition - 1]) : 0;
+    bytes_of(values[kTopic - 1], &row->topic, &row->topic_length);
+    row->key = row->payload = nullptr;
+    row->key_length = row->payload_length = 0;
+    row->headers = nullptr;
+    if (!nulls[kKey - 1]) bytes_of(values[kKey - 1], &row->key, &row->key_length);
+    if (!nulls[kPayload - 1]) bytes_of(values[kPayload - 1], &row->payload, &row->payload_length);
+    if (!nulls[kHeaders - 1]) row->headers = DatumGetJsonbP(values[kHeaders - 1]);
+}
+
+}  // namespace outbox

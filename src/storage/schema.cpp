@@ -1,0 +1,56 @@
+// Names and shapes of the extension's own relations, and how to find them. Any process with a database.
+#include "storage/schema.hpp"
+
+namespace outbox {
+
+namespace {
+
+const char* const kSchemaName = "outbox";
+const char* const kExtensionName = "outbox";
+
+Oid relation_in(Oid name_space, const char* format, int number) {
+    char name[NAMEDATALEN];
+    snprintf(name, sizeof(name), format, number);
+    return get_relname_relid(name, name_space);
+}
+
+Oid required(Oid name_space, const char* format, int number) {
+    Oid relation = relation_in(name_space, format, number);
+    if (OidIsValid(relation)) return relation;
+    char name[NAMEDATALEN];
+    snprintf(name, sizeof(name), format, number);
+    ereport(ERROR, (errcode(ERRCODE_UNDEFINED_TABLE), errmsg("relation outbox.%s is missing", name),
+                    errhint("Drop the extension outbox and create it again.")));
+}
+
+}  // namespace
+
+bool find_schema(Schema* schema) {
+    schema->extension = get_extension_oid(kExtensionName, true);
+    if (!OidIsValid(schema->extension)) return false;
+    Oid name_space = get_namespace_oid(kSchemaName, true);
+    for (int i = 0; i < kSegments; ++i) {
+        schema->segments[i] = required(name_space, "segment_%d", i + 1);
+        schema->segment_indexes[i] = required(name_space, "segment_%d_position", i + 1);
+    }
+    for (int i = 0; i < kProgressTables; ++i) {
+        schema->progress[i] = required(name_space, "progress_%d", i + 1);
+        schema->progress_indexes[i] = required(name_space, "progress_%d_number", i + 1);
+    }
+    schema->sequence = required(name_space, "message_position", 0);
+    schema->identity = required(name_space, "identity", 0);
+    schema->deferred = required(name_space, "deferred", 0);
+    return true;
+}
+
+Oid find_segment(int segment) {
+    Oid name_space = get_namespace_oid(kSchemaName, true);
+    return OidIsValid(name_space) ? relation_in(name_space, "segment_%d", segment + 1) : InvalidOid;
+}
+
+Oid find_sequence() {
+    Oid name_space = get_namespace_oid(kSchemaName, true);
+    return OidIsValid(name_space) ? relation_in(name_space, "message_position", 0) : InvalidOid;
+}
+
+}  // namespace outbox

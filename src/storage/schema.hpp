@@ -1,0 +1,37 @@
+// Names and shapes of the extension's own relations, and how to find them. Any process with a database.
+#pragma once
+
+#include "pg/postgres.hpp"
+
+namespace outbox {
+
+constexpr int kSegments = 4;
+constexpr int kProgressTables = 2;
+
+// Columns of a segment, as the install script declares them.
+namespace segment_column {
+enum : AttrNumber { kPosition = 1, kTime, kId, kPartition, kTopic, kKey, kPayload, kHeaders, kCount = kHeaders };
+}
+
+// The object ids of the extension's relations. Looked up by name, through the catalogue caches, in each
+// transaction that needs them: dropping and creating the extension then needs no notice.
+struct Schema {
+    Oid extension;
+    Oid segments[kSegments];
+    Oid segment_indexes[kSegments];
+    Oid progress[kProgressTables];
+    Oid progress_indexes[kProgressTables];
+    Oid sequence;
+    Oid identity;
+    Oid deferred;
+};
+
+// Fills `schema`; false if the extension is not installed in this database. Raises if it is installed but
+// some relation is missing.
+bool find_schema(Schema* schema);
+
+// The segment with this number (0 to kSegments - 1), and the sequence of positions; InvalidOid if absent.
+Oid find_segment(int segment);
+Oid find_sequence();
+
+}  // namespace outbox

@@ -1,0 +1,196 @@
+// The ring of segments: which one is active, and when one is emptied. Relay process.
+#include "storage/segments.hpp"
+
+#include "settings.hpp"
+#include "storage/log_reader.hpp"
+
+namespace outbox {
+
+namespace {
+
+// A lock that somebody else holds is tried again after this long, doubling up to the longest.
+constexpr long kFirstLockRetryMs = 500;
+constexpr long kLongestLockRetryMs = 30000;
+constexpr int64 kBlockKb = BLCKSZ / 1024;
+
+struct Extent {
+    bool any;
+    int64 lowest;
+    int64 highest;
+    TimestampTz newest;  // time of the row with the highest position
+};
+
+int64 size_kb(Oid segment) {
+    Relation heap = table_open(segment, AccessShareLock);
+    int64 blocks = RelationGetNumberOfBlocks(heap);
+    if (OidIsValid(heap->rd_rel->reltoastrelid)) {
+        Relation toast = table_open(heap->rd_rel->reltoastrelid, AccessShareLock);
+        blocks += RelationGetNumberOfBlocks(toast);
+        table_close(toast, NoLock);
+    }
+    table_close(heap, NoLock);
+    return blocks * kBlockKb;
+}
+
+// The first and the last row of a segment, committed or not.
+Extent extent_of(const Schema& schema, int segment) {
+    Extent extent = {};
+    Relation heap = table_open(schema.segments[segment], AccessShareLock);
+    Relation index = index_open(schema.segment_indexes[segment], AccessShareLock);
+    TupleTableSlot* slot = table_slot_create(heap, nullptr);
+    IndexScanDesc scan = compat::begin_index_scan(heap, index, SnapshotAny, 0);
+    bool null;
+    index_rescan(scan, nullptr, 0, nullptr, 0);
+    if (index_getnext_slot(scan, ForwardScanDirection, slot)) {
+        extent.any = true;
+        extent.lowest = DatumGetInt64(slot_getattr(slot, segment_column::kPosition, &null));
+    }
+    index_rescan(scan, nullptr, 0, nullptr, 0);
+    if (index_getnext_slot(scan, BackwardScanDirection, slot)) {
+        extent.highest = DatumGetInt64(slot_getattr(slot, segment_column::kPosition, &null));
+        extent.newest = DatumGetTimestampTz(slot_getattr(slot, segment_column::kTime, &null));
+    }
+    index_endscan(scan);
+    ExecDropSingleTupleTableSlot(slot);
+    index_close(index, NoLock);
+    table_close(heap, NoLock);
+    return extent;
+}
+
+bool is_empty(Oid segment) {
+    Relation heap = table_open(segment, AccessShareLock);
+    bool empty = RelationGetNumberOfBlocks(heap) == 0;
+    table_close(heap, NoLock);
+    return empty;
+}
+
+void sooner(long* again, long ms) {
+    if (*again < 0 || ms < *again) *again = ms;
+}
+
+// What any_gap asks about each range: is there a row of this segment that may yet be a message?
+struct Probe {
+    Relation heap;
+    Relation index;
+};
+
+bool row_present(void* context, int64 from, int64 to) {
+    Probe* probe = static_cast<Probe*>(context);
+    TupleTableSlot* slot = table_slot_create(probe->heap, nullptr);
+    IndexScanDesc scan = compat::begin_index_scan(probe->heap, probe->index, SnapshotAny, 2);
+    ScanKeyData keys[2];
+    ScanKeyInit(&keys[0], 1, BTGreaterEqualStrategyNumber, F_INT8GE, Int64GetDatum(from));
+    ScanKeyInit(&keys[1], 1, BTLessEqualStrategyNumber, F_INT8LE, Int64GetDatum(to));
+    index_rescan(scan, keys, 2, nullptr, 0);
+    bool present = false;
+    while (!present && index_getnext_slot(scan, ForwardScanDirection, slot)) {
+        HeapTuple tuple = ExecFetchSlotHeapTuple(slot, false, nullptr);
+        TransactionId owner = HeapTupleHeaderGetXmin(tuple->t_data);
+        // No open transaction has rows here, so what did not commit never will.
+        present = !TransactionIdIsNormal(owner) || TransactionIdDidCommit(owner);
+    }
+    index_endscan(scan);
+    ExecDropSingleTupleTableSlot(slot);
+    return present;
+}
+
+}  // namespace
+
+bool empty_relation(Oid relation) {
+    if (!ConditionalLockRelationOid(relation, AccessExclusiveLock)) return false;
+    Relation heap = table_open(relation, NoLock);
+    CheckTableForSerializableConflictIn(heap);
+    compat::set_new_storage(heap);
+    Oid toast_id = heap->rd_rel->reltoastrelid;
+    if (OidIsValid(toast_id)) {
+        Relation toast = relation_open(toast_id, AccessExclusiveLock);
+        compat::set_new_storage(toast);
+        table_close(toast, NoLock);
+    }
+    compat::rebuild_indexes(relation);
+    pgstat_count_truncate(heap);
+    table_close(heap, NoLock);
+    return true;
+}
+
+void SegmentRing::start(const Schema& schema) {
+    int64 highest = -1;
+    active_ = 0;
+    for (int i = 0; i < kSegments; ++i) {
+        Extent extent = extent_of(schema, i);
+        if (!extent.any || extent.highest <= highest) continue;
+        highest = extent.highest;
+        active_ = i;
+    }
+    active_since_ = 0;
+    lock_retry_ms_ = 0;
+}
+
+long SegmentRing::maintain(const Schema& schema, const SettledView& settled) {
+    long again = -1;
+    (void)switch_if_due(schema, &again);
+    for (int i = 1; i < kSegments; ++i) {
+        int segment = (active_ + i) % kSegments;
+        if (!is_empty(schema.segments[segment])) (void)empty_if_settled(schema, segment, settled, &again);
+    }
+    return again;
+}
+
+bool SegmentRing::switch_if_due(const Schema& schema, long* again) {
+    if (is_empty(schema.segments[active_])) {
+        active_since_ = 0;
+        return false;
+    }
+    TimestampTz now = GetCurrentTimestamp();
+    if (active_since_ == 0) active_since_ = now;
+    long age_ms = TimestampDifferenceMilliseconds(active_since_, now);
+    long max_age_ms = static_cast<long>(settings.segment_max_age_s) * 1000;
+    bool due = age_ms >= max_age_ms || size_kb(schema.segments[active_]) >= settings.segment_size_kb;
+    int next = (active_ + 1) % kSegments;
+    if (!due) {
+        sooner(again, max_age_ms - age_ms);
+        return false;
+    }
+    // The next one is still in use: the active one grows on, and emptying the next one brings us back here.
+    if (!is_empty(schema.segments[next])) return false;
+    active_ = next;
+    active_since_ = 0;
+    return true;
+}
+
+bool SegmentRing::empty_if_settled(const Schema& schema, int segment, const SettledView& settled, long* again) {
+    Extent extent = extent_of(schema, segment);
+    TimestampTz now = GetCurrentTimestamp();
+    // Not read yet, or on its way: progress brings us back.
+    if (extent.any) {
+        if (extent.highest > settled.watermark()) return false;
+        if (settled.any_in_flight(extent.lowest, extent.highest)) return false;
+        long kept_ms = TimestampDifferenceMilliseconds(extent.newest, now);
+        long retention_ms = static_cast<long>(settings.retention_s) * 1000;
+        if (kept_ms < retention_ms) {
+            sooner(again, retention_ms - kept_ms);
+            return false;
+        }
+    }
+    if (!ConditionalLockRelationOid(schema.segments[segment], AccessExclusiveLock)) {
+        lock_retry_ms_ = lock_retry_ms_ == 0 ? kFirstLockRetryMs : Min(lock_retry_ms_ * 2, kLongestLockRetryMs);
+        sooner(again, lock_retry_ms_);
+        return false;
+    }
+    // Under the lock nobody can add a row any more: look again.
+    extent = extent_of(schema, segment);
+    if (extent.any) {
+        if (extent.highest > settled.watermark()) return false;
+        Probe probe = {table_open(schema.segments[segment], NoLock),
+                       index_open(schema.segment_indexes[segment], AccessShareLock)};
+        bool present = settled.any_gap(extent.lowest, extent.highest, row_present, &probe);
+        index_close(probe.index, NoLock);
+        table_close(probe.heap, NoLock);
+        if (present) return false;
+    }
+    if (!empty_relation(schema.segments[segment])) return false;
+    lock_retry_ms_ = 0;
+    return true;
+}
+
+}  // namespace outbox

@@ -1,0 +1,205 @@
+// Topics in trouble: from the first failure back to normal. Relay process.
+//
+// While a topic is not Open, its messages go to the table `deferred` and from there, in the order of their
+// positions, to the sink; see topics.hpp for the states.
+#include "settings.hpp"
+#include "storage/backlog.hpp"
+#include "storage/deferred.hpp"
+#include "storage/log_reader.hpp"
+#include "worker/relay_state.hpp"
+
+namespace outbox {
+
+namespace {
+
+constexpr int kDrainPortion = 500;
+
+bool may_drain(const Relay& relay) {
+    return relay.resend_floor == PG_INT64_MAX && relay.sink.state() == SinkProcess::State::Ready;
+}
+
+void flush_removals(Relay* relay) {
+    if (relay->removal_count == 0) return;
+    remove_deferred(relay->removals, relay->removal_count);
+    relay->removal_count = 0;
+    relay->progress_changed = true;
+}
+
+// Moves what came back from the log to `deferred`; marks the suspects among what lies there.
+void keep_returned(Relay* relay, const Schema& schema, Topic* topic) {
+    LogReader reader;
+    // Settled positions' segments are only emptied by this process; a lock that is waited for here is held
+    // by an operator's command.
+    (void)reader.open(schema, GetActiveSnapshot(), true);
+    for (int i = 0; i < topic->returned_count; ++i) {
+        const ReturnedMessage& returned = topic->returned[i];
+        if (returned.position < 0) {
+            suspect_deferred(-returned.position);
+            continue;
+        }
+        Row row;
+        reader.seek(returned.position, returned.position);
+        for (RowKind kind = reader.next(&row); kind != RowKind::End; kind = reader.next(&row)) {
+            if (kind != RowKind::Visible) continue;
+            reader.load(&row);
+            defer(row, returned.suspect ? DeferredState::Suspect : DeferredState::Waiting, topic->error_code,
+                  topic->error);
+            ++relay->progress.deferred;
+            relay->deferred_floor = Min(relay->deferred_floor, row.position);
+        }
+    }
+    reader.close();
+    topic->returned_count = 0;
+    relay->progress_changed = true;
+}
+
+// Everything of the topic that was in flight is answered.
+void settle(Relay* relay, const Schema& schema, Topic* topic) {
+    keep_returned(relay, schema, topic);
+    if (topic->to_park != 0) {
+        int64 parked = park(topic->to_park, topic->error_code, topic->error);
+        ereport(WARNING, (errmsg("outbox parked a message of topic \"%s\" that the broker refuses", topic->name),
+                          errdetail("%s (" INT64_FORMAT " messages, with those of its key behind it).", topic->error,
+                                    parked)));
+        relay->progress.deferred -= parked;
+        topic->to_park = 0;
+        topic->has_parked = true;
+    }
+    if (topic->closed_at_sink && relay->sink.running()) relay->sink.send_reopen(topic->name);
+    topic->closed_at_sink = false;
+    topic->drained_to = 0;
+    topic->rewind = false;
+    if (topic->topic_trouble) {
+        if (!topic->backoff.active()) {
+            ereport(LOG, (errmsg("outbox keeps the messages of topic \"%s\" back: %s", topic->name, topic->error)));
+        }
+        topic->next_try = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), topic->backoff.next_ms());
+        relay->topics.set_state(topic, TopicState::Waiting);
+    } else {
+        relay->topics.set_state(topic, TopicState::Draining);
+    }
+    topic->topic_trouble = false;
+}
+
+// What a drain is doing with one topic.
+struct Drain {
+    Relay* relay;
+    uint32 topic;
+    bool first_alone;
+    int sent;
+    bool stopped;  // something is left, for later
+};
+
+bool drain_row(void* context, const Row& row, DeferredState state) {
+    Drain* drain = static_cast<Drain*>(context);
+    Relay* relay = drain->relay;
+    Topic& topic = relay->topics.at(drain->topic);
+    bool alone = drain->first_alone || state == DeferredState::Suspect;
+    topic.wait_for_answers = alone && topic.in_flight > 0;
+    if (topic.wait_for_answers || !sink_has_room(*relay, message_bytes(row))) {
+        drain->stopped = true;
+        return false;
+    }
+    send_message(relay, row, drain->topic, Source::Deferred, alone);
+    topic.drained_to = row.position;
+    ++drain->sent;
+    if (!alone) return true;
+    relay->topics.set_state(&topic, TopicState::Probing);
+    drain->stopped = true;
+    return false;
+}
+
+void drain(Relay* relay, uint32 index, bool first_alone) {
+    Topic* topic = &relay->topics.at(index);
+    if (topic->rewind) {
+        if (topic->in_flight > 0) return;
+        flush_removals(relay);
+        topic->drained_to = 0;
+        topic->rewind = false;
+    }
+    Drain drain = {relay, index, first_alone, 0, false};
+    each_deferred(topic->name, topic->drained_to, kDrainPortion, drain_row, &drain);
+    if (drain.sent > 0 || drain.stopped) return;
+    topic->backoff.reset();
+    relay->topics.set_state(topic, TopicState::Open);
+    ereport(LOG, (errmsg("outbox sends the messages of topic \"%s\" again", topic->name)));
+}
+
+void advance(Relay* relay, const Schema& schema, uint32 index) {
+    Topic* topic = &relay->topics.at(index);
+    if (topic->state == TopicState::Closed && topic->in_flight == 0) settle(relay, schema, topic);
+    if (!may_drain(*relay)) return;
+    if (topic->state == TopicState::Waiting && topic->in_flight == 0 &&
+        GetCurrentTimestamp() >= topic->next_try) {
+        drain(relay, index, true);
+    } else if (topic->state == TopicState::Draining) {
+        drain(relay, index, false);
+    }
+}
+
+void found_topic(void* context, const char* name, int64 waiting, int64 parked) {
+    Relay* relay = static_cast<Relay*>(context);
+    uint32 index = relay->topics.index_of(name, static_cast<uint32>(strlen(name)));
+    Topic& topic = relay->topics.at(index);
+    topic.has_parked = parked > 0;
+    relay->progress.deferred += waiting;
+    if (waiting == 0) return;
+    topic.next_try = GetCurrentTimestamp();
+    relay->topics.set_state(&topic, TopicState::Waiting);
+}
+
+}  // namespace
+
+void run_recovery(Relay* relay) {
+    StartTransactionCommand();
+    SetCurrentStatementStartTimestamp();
+    Schema schema;
+    if (find_schema(&schema)) {
+        PushActiveSnapshot(GetTransactionSnapshot());
+        MemoryContext caller = MemoryContextSwitchTo(relay->scratch);
+        flush_removals(relay);
+        for (uint32 i = 0; i < relay->topics.count(); ++i) {
+            if (relay->topics.at(i).state != TopicState::Open) advance(relay, schema, i);
+        }
+        if (relay->progress_changed) save_progress_now(relay);
+        MemoryContextSwitchTo(caller);
+        PopActiveSnapshot();
+    }
+    CommitTransactionCommand();
+}
+
+long recovery_due_ms(const Relay& relay) {
+    if (relay.topics.troubled() == 0) return relay.removal_count > 0 ? 0 : -1;
+    long due = -1;
+    TimestampTz now = GetCurrentTimestamp();
+    for (uint32 i = 0; i < relay.topics.count(); ++i) {
+        const Topic& topic = relay.topics.at(i);
+        long wait = -1;
+        switch (topic.state) {
+            case TopicState::Open:
+            case TopicState::Probing:
+                break;
+            case TopicState::Closed:
+                if (topic.in_flight == 0) wait = 0;
+                break;
+            case TopicState::Waiting:
+                if (may_drain(relay)) wait = Max(0L, TimestampDifferenceMilliseconds(now, topic.next_try));
+                break;
+            case TopicState::Draining:
+                if (!may_drain(relay) || !sink_has_room(relay, 0)) break;
+                if (topic.in_flight == 0 || !(topic.rewind || topic.wait_for_answers)) wait = 0;
+                break;
+        }
+        if (wait >= 0 && (due < 0 || wait < due)) due = wait;
+    }
+    return due;
+}
+
+void load_deferred(Relay* relay) {
+    relay->progress.deferred = 0;
+    each_deferred_topic(found_topic, relay);
+    TimestampTz time;
+    if (!oldest_deferred(&relay->deferred_floor, &time)) relay->deferred_floor = PG_INT64_MAX;
+}
+
+}  // namespace outbox

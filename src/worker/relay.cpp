@@ -1,0 +1,643 @@
+// The relay: moves the committed messages of one database to its sink. Relay process.
+//
+// One turn of the loop: settings, reports of the sink, a pass over the log, topics in trouble, segments,
+// progress, then wait for {latch, socket, next deadline}. Between the turns no transaction is open, nothing
+// is locked and no snapshot is held; it never waits for a lock that others hold. An error ends the process;
+// the launcher starts another, which begins from the saved progress.
+//
+// Life of the process:
+//   attach -> connect -> load -> work <-> rest (paused, foreign, disabled) -> drain -> save -> exit
+#include "worker/relay.hpp"
+
+#include "settings.hpp"
+#include "storage/backlog.hpp"
+#include "storage/deferred.hpp"
+#include "worker/relay_state.hpp"
+
+namespace outbox {
+
+namespace {
+
+constexpr int kSaveIntervalMs = 50;
+// Passes are at least this far apart, unless there is more to send: under load they find batches.
+constexpr int kPaceUs = 1000;
+// Frames beyond this wait for the sink to read before more are made.
+constexpr size_t kMostUnwritten = 8 << 20;
+constexpr long kLockedRetryMs = 50;
+constexpr long kMaintainIntervalMs = 1000;
+
+Relay* relay = nullptr;  // of this process
+char* sink_signature = nullptr;
+char* database_settings = nullptr;
+char* database_name = nullptr;
+WaitEventSet* wait_set = nullptr;
+int wait_socket = -1;
+bool wait_writable = false;
+
+// --- the slot ---------------------------------------------------------------------------------------------
+
+void detach(int, Datum) {
+    RelaySlot* slot = relay->slot;
+    Latch* launcher;
+    // Last of all: by now the process is out of its database.
+    SpinLockAcquire(&slot->mutex);
+    slot->pid = 0;
+    slot->latch = nullptr;
+    slot->leave = false;
+    slot->sink_pid = 0;
+    if (slot->state != RelayState::Failed) slot->state = RelayState::Stopped;
+    SpinLockRelease(&slot->mutex);
+    LWLockAcquire(shared->lock, LW_SHARED);
+    launcher = shared->launcher_latch;
+    LWLockRelease(shared->lock);
+    if (launcher) SetLatch(launcher);
+    ConditionVariableBroadcast(&slot->progressed);
+}
+
+// Takes the slot, if it still belongs to this database and nobody has it.
+bool attach(uint32 index, const RelayArgument& argument) {
+    RelaySlot* slot = &shared->slots[index];
+    bool taken = false;
+    LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+    if (slot->database == argument.database && slot->generation == argument.generation) {
+        SpinLockAcquire(&slot->mutex);
+        if (slot->pid == 0) {
+            slot->pid = MyProcPid;
+            slot->latch = MyLatch;
+            slot->end = RelayEnd::Error;
+            slot->leave = false;
+            slot->state = RelayState::Starting;
+            slot->healthy_since = 0;
+            slot->first_in_flight = PG_INT64_MAX;
+            slot->snapshots = 0;
+            slot->unsettled = 0;
+            taken = true;
+        }
+        SpinLockRelease(&slot->mutex);
+    }
+    LWLockRelease(shared->lock);
+    relay->slot = slot;
+    // Not before_shmem_exit: whoever waits for this relay to leave wants it out of the database's list of
+    // processes, and that happens after those callbacks and before this one.
+    if (taken) on_shmem_exit(detach, 0);
+    return taken;
+}
+
+void set_end(RelayEnd end) {
+    SpinLockAcquire(&relay->slot->mutex);
+    relay->slot->end = end;
+    SpinLockRelease(&relay->slot->mutex);
+}
+
+void set_state(RelayState state) {
+    SpinLockAcquire(&relay->slot->mutex);
+    relay->slot->state = state;
+    relay->slot->sink_pid = relay->sink.pid();
+    if (state != RelayState::Running) relay->slot->healthy_since = 0;
+    SpinLockRelease(&relay->slot->mutex);
+}
+
+bool asked_to_leave() {
+    SpinLockAcquire(&relay->slot->mutex);
+    bool leave = relay->slot->leave;
+    SpinLockRelease(&relay->slot->mutex);
+    return leave;
+}
+
+// --- settings ---------------------------------------------------------------------------------------------
+
+void add_to_signature(void* context, const char* name, const char* value) {
+    appendStringInfo(static_cast<StringInfo>(context), "%s=%s\n", name, value);
+}
+
+char* current_sink_signature() {
+    StringInfoData text;
+    initStringInfo(&text);
+    appendStringInfo(&text, "%s\n", settings.sink);
+    each_sink_setting(settings.sink, add_to_signature, &text);
+    return text.data;
+}
+
+// What ALTER DATABASE and ALTER ROLE have set for this process: it takes effect when a session begins, so a
+// change means to begin anew.
+char* read_database_settings() {
+    StringInfoData text;
+    initStringInfo(&text);
+    Relation relation = table_open(DbRoleSettingRelationId, AccessShareLock);
+    SysScanDesc scan = systable_beginscan(relation, InvalidOid, false, nullptr, 0, nullptr);
+    while (HeapTuple tuple = systable_getnext(scan)) {
+        Form_pg_db_role_setting row = reinterpret_cast<Form_pg_db_role_setting>(GETSTRUCT(tuple));
+        bool ours = (row->setdatabase == MyDatabaseId || row->setdatabase == InvalidOid) &&
+                    (row->setrole == GetUserId() || row->setrole == InvalidOid);
+        bool null;
+        Datum value = heap_getattr(tuple, Anum_pg_db_role_setting_setconfig, RelationGetDescr(relation), &null);
+        if (!ours || null) continue;
+        appendStringInfo(&text, "%u %u %s\n", row->setdatabase, row->setrole,
+                         OidOutputFunctionCall(F_ARRAY_OUT, value));
+    }
+    systable_endscan(scan);
+    table_close(relation, NoLock);
+    return text.data;
+}
+
+// This process runs the extension's own statements only; what roles and databases set for their sessions
+// must not change what they mean.
+void pin_session_settings() {
+    const char* const pinned[][2] = {
+        {"search_path", "pg_catalog, pg_temp"},
+        {"synchronous_commit", "off"},  // progress that is lost is work that is done again
+        {"statement_timeout", "0"},
+        {"lock_timeout", "0"},
+        {"idle_in_transaction_session_timeout", "0"},
+        {"default_transaction_isolation", "read committed"},
+        {"default_transaction_read_only", "off"},
+        {"default_transaction_deferrable", "off"},
+        {"row_security", "off"},
+        {"jit", "off"},
+        {"enable_seqscan", "off"},
+        {"log_statement", "none"},
+        {"log_min_duration_statement", "-1"},
+        {"plan_cache_mode", "auto"},
+    };
+    for (const auto& setting : pinned) SetConfigOption(setting[0], setting[1], PGC_SUSET, PGC_S_OVERRIDE);
+}
+
+// --- the sink ---------------------------------------------------------------------------------------------
+
+void rebuild_wait_set() {
+    if (wait_set) FreeWaitEventSet(wait_set);
+    wait_set = compat::create_wait_event_set(TopMemoryContext, 3);
+    AddWaitEventToSet(wait_set, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, nullptr);
+    AddWaitEventToSet(wait_set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, nullptr, nullptr);
+    wait_socket = relay->sink.running() ? relay->sink.socket() : -1;
+    wait_writable = false;
+    if (wait_socket >= 0) AddWaitEventToSet(wait_set, WL_SOCKET_READABLE, wait_socket, nullptr, nullptr);
+}
+
+void start_sink() {
+    if (sink_signature) pfree(sink_signature);
+    MemoryContext caller = MemoryContextSwitchTo(TopMemoryContext);
+    sink_signature = current_sink_signature();
+    MemoryContextSwitchTo(caller);
+    relay->sink_delivered = false;
+    if (!relay->sink.start(settings.sink, database_name)) {
+        char text[kErrorLength];
+        snprintf(text, sizeof(text), "could not start the sink outbox-%s: %s", settings.sink, strerror(errno));
+        set_last_error(relay->slot, text);
+        relay->sink_due = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), relay->sink_backoff.next_ms());
+    }
+    rebuild_wait_set();
+}
+
+// The sink has closed its end.
+void sink_ended(bool expected) {
+    int status = relay->sink.reap();
+    take_back_unanswered(relay);
+    rebuild_wait_set();
+    if (expected) return;
+    // One that was at work may start again at once; one that fails time after time must not spin.
+    long pause = relay->sink_delivered ? 0 : static_cast<long>(relay->sink_backoff.next_ms());
+    relay->sink_due = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), pause);
+    if (relay->sink_failed) return;  // it said why, and the relay has passed it on
+    char how[128];
+    char text[kErrorLength];
+    snprintf(text, sizeof(text), "the sink outbox-%s %s", settings.sink, describe_exit(status, how, sizeof(how)));
+    set_last_error(relay->slot, text);
+    ereport(LOG, (errmsg("outbox: %s", text)));
+}
+
+// Returns whether the latch was set: something was committed, or somebody wants something.
+bool wait_for_events(long timeout_ms) {
+    bool writable = relay->sink.running() && relay->sink.unwritten() > 0;
+    if (wait_socket >= 0 && writable != wait_writable) {
+        ModifyWaitEvent(wait_set, 2, WL_SOCKET_READABLE | (writable ? WL_SOCKET_WRITEABLE : 0), nullptr);
+        wait_writable = writable;
+    }
+    WaitEvent events[3];
+    int count = WaitEventSetWait(wait_set, timeout_ms, events, lengthof(events),
+                                 compat::wait_event("OutboxRelayMain"));
+    bool woken = false;
+    for (int i = 0; i < count; ++i) woken = woken || (events[i].events & WL_LATCH_SET) != 0;
+    return woken;
+}
+
+// Lets the sink finish: waits for what is in flight until it is answered or the time is over.
+void drain_sink() {
+    if (!relay->sink.running()) return;
+    TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), settings.stop_timeout_ms);
+    relay->sink.send_drain();
+    bool there = true;
+    while (there) {
+        there = relay->sink.flush();
+        there = handle_reports(relay) && there;
+        publish_status(relay);
+        long rest = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), deadline);
+        if (!there || rest <= 0) break;
+        ResetLatch(MyLatch);
+        // Not CHECK_FOR_INTERRUPTS alone: the barrier that DROP DATABASE sends is absorbed by it too.
+        CHECK_FOR_INTERRUPTS();
+        (void)wait_for_events(rest);
+    }
+    // Whatever else the latch was set for is still to be done.
+    SetLatch(MyLatch);
+    if (there) {
+        relay->sink.kill();
+        take_back_unanswered(relay);
+        rebuild_wait_set();
+    } else {
+        sink_ended(true);
+    }
+}
+
+// --- state on disk ----------------------------------------------------------------------------------------
+
+// Begins from what is saved. In the caller's transaction.
+void load_state() {
+    relay->progress = load_progress();
+    relay->gaps.clear();
+    relay->resend_floor = PG_INT64_MAX;
+    for (int i = 0; i < relay->progress.unsettled_count; ++i) {
+        relay->gaps.take_back_range(relay->progress.unsettled[i].from, relay->progress.unsettled[i].to);
+    }
+    if (relay->progress.unsettled_count > 0) relay->resend_floor = relay->progress.unsettled[0].from;
+    relay->progress.unsettled = nullptr;
+    relay->progress.unsettled_count = 0;
+    relay->removal_count = 0;
+    relay->topics.forget_troubles();
+    load_deferred(relay);
+}
+
+// In a transaction of its own.
+void save_if_changed() {
+    if (!relay->progress_changed && relay->removal_count == 0) return;
+    StartTransactionCommand();
+    SetCurrentStatementStartTimestamp();
+    PushActiveSnapshot(GetTransactionSnapshot());
+    MemoryContext caller = MemoryContextSwitchTo(relay->scratch);
+    save_progress_now(relay);
+    MemoryContextSwitchTo(caller);
+    PopActiveSnapshot();
+    CommitTransactionCommand();
+}
+
+// A copy of a database (CREATE DATABASE ... TEMPLATE, a restored dump) that holds nothing to publish becomes
+// ours without a word. What was written here since the server started does not count: that is ours.
+bool adopt_if_nothing_foreign(const Schema& schema) {
+    Progress progress = load_progress();
+    Row row;
+    int64 position;
+    TimestampTz time;
+    if (first_unsettled(schema, GetActiveSnapshot(), progress, false, &row) &&
+        row.position < first_noted_position()) {
+        return false;
+    }
+    if (oldest_deferred(&position, &time)) return false;
+    adopt(false);
+    return true;
+}
+
+// Looks whether the relay may work again; loads the state if so. In a transaction of its own.
+Look look_while_resting() {
+    StartTransactionCommand();
+    SetCurrentStatementStartTimestamp();
+    Look look = Look::Absent;
+    Schema schema;
+    if (find_schema(&schema)) {
+        PushActiveSnapshot(GetTransactionSnapshot());
+        relay->standing = read_standing(schema, GetActiveSnapshot());
+        if (relay->standing == Standing::Foreign && adopt_if_nothing_foreign(schema)) {
+            relay->standing = Standing::Ours;
+        }
+        bool rest = relay->standing == Standing::Paused || relay->standing == Standing::Foreign;
+        look = rest ? Look::Resting : Look::Done;
+        if (!rest) load_state();
+        PopActiveSnapshot();
+    }
+    CommitTransactionCommand();
+    return look;
+}
+
+long maintain_segments() {
+    long again = -1;
+    StartTransactionCommand();
+    SetCurrentStatementStartTimestamp();
+    Schema schema;
+    if (find_schema(&schema)) {
+        PushActiveSnapshot(GetTransactionSnapshot());
+        again = relay->ring.maintain(schema, *relay);
+        PopActiveSnapshot();
+    }
+    CommitTransactionCommand();
+    return again;
+}
+
+void start_ring() {
+    StartTransactionCommand();
+    Schema schema;
+    if (find_schema(&schema)) {
+        PushActiveSnapshot(GetTransactionSnapshot());
+        relay->ring.start(schema);
+        PopActiveSnapshot();
+    }
+    CommitTransactionCommand();
+    pg_atomic_write_u32(&relay->slot->active_segment, static_cast<uint32>(relay->ring.active()));
+}
+
+// --- the loop ---------------------------------------------------------------------------------------------
+
+[[noreturn]] void leave(RelayEnd end) {
+    drain_sink();
+    save_if_changed();
+    set_end(end);
+    proc_exit(0);
+}
+
+void handle_reload() {
+    ConfigReloadPending = false;
+    ProcessConfigFile(PGC_SIGHUP);
+    StartTransactionCommand();
+    char* now = read_database_settings();
+    bool changed = strcmp(now, database_settings) != 0;
+    CommitTransactionCommand();
+    if (changed) leave(RelayEnd::Asked);
+    char* signature = current_sink_signature();
+    if (relay->sink.running() && strcmp(signature, sink_signature) != 0) drain_sink();
+    // Whatever it could not work with may have been mended.
+    relay->sink_backoff.reset();
+    relay->sink_due = 0;
+}
+
+struct Deadlines {
+    long next = -1;
+    void at_most(long ms) {
+        if (ms >= 0 && (next < 0 || ms < next)) next = ms;
+    }
+};
+
+long until(TimestampTz moment) {
+    return Max(0L, TimestampDifferenceMilliseconds(GetCurrentTimestamp(), moment));
+}
+
+void pace(instr_time* last_pass) {
+    instr_time now;
+    INSTR_TIME_SET_CURRENT(now);
+    INSTR_TIME_SUBTRACT(now, *last_pass);
+    int64 passed = static_cast<int64>(INSTR_TIME_GET_MICROSEC(now));
+    if (passed < kPaceUs) pg_usleep(kPaceUs - passed);
+    INSTR_TIME_SET_CURRENT(*last_pass);
+}
+
+class Loop {
+  public:
+    void run() {
+        rebuild_wait_set();
+        for (;;) {
+            MemoryContextSwitchTo(relay->scratch);
+            MemoryContextReset(relay->scratch);
+            ResetLatch(MyLatch);
+            CHECK_FOR_INTERRUPTS();
+            if (ConfigReloadPending) handle_reload();
+            if (ShutdownRequestPending) leave(RelayEnd::Error);
+            if (asked_to_leave() || is_held(MyDatabaseId)) leave(RelayEnd::Asked);
+            Deadlines deadlines;
+            if (settings.enabled) {
+                turn(&deadlines);
+            } else {
+                if (look_only() == Look::Absent) leave(RelayEnd::Absent);
+                rest(RelayState::Disabled);
+            }
+            if (deadlines.next != 0) {
+                pgstat_report_stat(true);
+                if (wait_for_events(deadlines.next)) log_due_ = true;
+            }
+        }
+    }
+
+  private:
+    void rest(RelayState state) {
+        drain_sink();
+        save_if_changed();
+        set_state(state);
+        resting_ = true;
+    }
+
+    void turn(Deadlines* deadlines) {
+        if (resting_) {
+            Look look = look_while_resting();
+            if (look == Look::Absent) leave(RelayEnd::Absent);
+            if (look == Look::Resting) {
+                set_state(relay->standing == Standing::Paused ? RelayState::Paused : RelayState::Foreign);
+                set_identified(relay->slot, relay->standing == Standing::Paused);
+                return;
+            }
+            resting_ = false;
+            set_identified(relay->slot, true);
+            start_ring();
+        }
+        if (!keep_sink(deadlines)) return;
+        if (!read_log(deadlines)) return;
+        recover(deadlines);
+        if (!relay->sink.flush()) deadlines->at_most(0);
+        maintain(deadlines);
+        save(deadlines);
+        publish_status(relay);
+    }
+
+    // Sees to it that a sink is there and hears what it says. False: the turn is over.
+    bool keep_sink(Deadlines* deadlines) {
+        if (relay->sink.running()) {
+            bool there = relay->sink.flush();
+            there = handle_reports(relay) && there;
+            if (!there) sink_ended(false);
+        }
+        if (!relay->sink.running()) {
+            long wait = until(relay->sink_due);
+            if (wait > 0) {
+                // The extension may be dropped meanwhile, or the relay paused.
+                publish_status(relay);
+                deadlines->at_most(wait);
+            } else {
+                start_sink();
+            }
+        }
+        return true;
+    }
+
+    // Reads the log if that can be of use. False: the turn is over.
+    bool read_log(Deadlines* deadlines) {
+        bool ready = relay->sink.state() == SinkProcess::State::Ready;
+        bool room = sink_has_room(*relay, 0) && relay->sink.unwritten() < kMostUnwritten;
+        if (look_ == Look::Full || look_ == Look::More) log_due_ = true;
+        if (gaps_due_ != DT_NOEND && until(gaps_due_) == 0) log_due_ = true;
+        // An answer makes room, and brings us back.
+        if (ready && !room) return true;
+        if (!ready && was_ready_) log_due_ = true;
+        if (ready && !was_ready_) log_due_ = true;
+        was_ready_ = ready;
+        if (!log_due_) {
+            if (gaps_due_ != DT_NOEND) deadlines->at_most(until(gaps_due_));
+            return true;
+        }
+        log_due_ = false;
+        if (look_ != Look::More) pace(&last_pass_);
+        look_ = ready ? run_pass(relay) : look_only();
+        gaps_due_ = DT_NOEND;
+        switch (look_) {
+            case Look::Absent:
+                leave(RelayEnd::Absent);
+            case Look::Resting:
+                rest(relay->standing == Standing::Paused ? RelayState::Paused : RelayState::Foreign);
+                deadlines->at_most(0);
+                return false;
+            case Look::More:
+                deadlines->at_most(0);
+                break;
+            case Look::Locked:
+                log_due_ = true;
+                deadlines->at_most(kLockedRetryMs);
+                break;
+            case Look::Done:
+                if (ready && relay->gaps.recheck_ms() >= 0) {
+                    gaps_due_ = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), relay->gaps.recheck_ms());
+                    deadlines->at_most(until(gaps_due_));
+                }
+                break;
+            case Look::Full:
+                break;
+        }
+        return true;
+    }
+
+    // While no sink is ready: is the extension still there, may we work?
+    Look look_only() {
+        StartTransactionCommand();
+        Schema schema;
+        Look look = Look::Absent;
+        if (find_schema(&schema)) {
+            PushActiveSnapshot(GetTransactionSnapshot());
+            relay->standing = read_standing(schema, GetActiveSnapshot());
+            bool rest = relay->standing == Standing::Paused || relay->standing == Standing::Foreign;
+            look = rest ? Look::Resting : Look::Done;
+            set_identified(relay->slot, relay->standing != Standing::Foreign);
+            PopActiveSnapshot();
+        }
+        CommitTransactionCommand();
+        return look;
+    }
+
+    void recover(Deadlines* deadlines) {
+        long due = recovery_due_ms(*relay);
+        if (due == 0 && relay->topics.troubled() > 0) {
+            run_recovery(relay);
+            due = recovery_due_ms(*relay);
+        }
+        if (relay->topics.troubled() > 0) deadlines->at_most(due);
+    }
+
+    void maintain(Deadlines* deadlines) {
+        TimestampTz now = GetCurrentTimestamp();
+        if (maintain_due_ == 0 || now >= maintain_due_) {
+            long again = maintain_segments();
+            maintain_due_ = again < 0 ? DT_NOEND
+                                      : TimestampTzPlusMilliseconds(now, Max(again, kMaintainIntervalMs));
+            maintained_watermark_ = relay->progress.watermark;
+        } else if (relay->progress.watermark != maintained_watermark_ || relay->progress_changed) {
+            // Something moved: look again, but not more often than once in the interval.
+            TimestampTz soon = TimestampTzPlusMilliseconds(now, kMaintainIntervalMs);
+            if (soon < maintain_due_) maintain_due_ = soon;
+            maintained_watermark_ = relay->progress.watermark;
+        }
+        if (maintain_due_ != DT_NOEND) deadlines->at_most(until(maintain_due_));
+    }
+
+    void save(Deadlines* deadlines) {
+        if (!relay->progress_changed && relay->removal_count == 0) return;
+        TimestampTz due = TimestampTzPlusMilliseconds(relay->progress_saved_at, kSaveIntervalMs);
+        if (GetCurrentTimestamp() >= due) {
+            save_if_changed();
+        } else {
+            deadlines->at_most(until(due));
+        }
+    }
+
+    bool resting_ = true;  // the first look decides
+    bool log_due_ = true;   // something may have been committed
+    bool was_ready_ = false;
+    TimestampTz gaps_due_ = DT_NOEND;
+    Look look_ = Look::Done;
+    instr_time last_pass_ = {};
+    TimestampTz maintain_due_ = 0;
+    int64 maintained_watermark_ = 0;
+};
+
+// An error ends the process; its words go to outbox.status first.
+void run_loop() {
+    Loop loop;
+    MemoryContext context = CurrentMemoryContext;
+    PG_TRY();
+    {
+        loop.run();
+    }
+    PG_CATCH();
+    {
+        MemoryContextSwitchTo(context);
+        ErrorData* error = CopyErrorData();
+        set_last_error(relay->slot, error->message);
+        SpinLockAcquire(&relay->slot->mutex);
+        relay->slot->state = RelayState::Failed;
+        SpinLockRelease(&relay->slot->mutex);
+        PG_RE_THROW();
+    }
+    PG_END_TRY();
+}
+
+void connect(Oid database) {
+    BackgroundWorkerInitializeConnectionByOid(database, InvalidOid, 0);
+    pin_session_settings();
+    StartTransactionCommand();
+    MemoryContext caller = MemoryContextSwitchTo(TopMemoryContext);
+    database_settings = read_database_settings();
+    database_name = get_database_name(MyDatabaseId);
+    bool present = OidIsValid(get_extension_oid("outbox", true));
+    MemoryContextSwitchTo(caller);
+    CommitTransactionCommand();
+    if (present) return;
+    set_end(RelayEnd::Absent);
+    proc_exit(0);
+}
+
+void initialize() {
+    relay->scratch = AllocSetContextCreate(TopMemoryContext, "outbox relay turn", ALLOCSET_DEFAULT_SIZES);
+    MemoryContext caller = MemoryContextSwitchTo(TopMemoryContext);
+    relay->sink.init();
+    relay->gaps.init();
+    relay->topics.init();
+    relay->in_flight.init(settings.max_in_flight_messages);
+    MemoryContextSwitchTo(caller);
+}
+
+}  // namespace
+
+}  // namespace outbox
+
+void outbox_relay_main(Datum argument) {
+    using namespace outbox;
+    // A request to stop is a flag that the loop looks at, so that progress is saved; nothing here waits in a
+    // way that would need to be broken off.
+    pqsignal(SIGTERM, SignalHandlerForShutdownRequest);
+    pqsignal(SIGHUP, SignalHandlerForConfigReload);
+    BackgroundWorkerUnblockSignals();
+
+    static Relay instance;
+    relay = &instance;
+    RelayArgument wanted;
+    memcpy(&wanted, MyBgworkerEntry->bgw_extra, sizeof(wanted));
+    if (!attach(DatumGetUInt32(argument), wanted)) proc_exit(0);
+    if (is_held(wanted.database)) {
+        set_end(RelayEnd::Asked);
+        proc_exit(0);
+    }
+    connect(wanted.database);
+    initialize();
+    run_loop();
+}

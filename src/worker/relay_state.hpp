@@ -1,0 +1,95 @@
+// Everything that a relay knows, in one place, shared by the files that make it up. Relay process.
+#pragma once
+
+#include "pg/postgres.hpp"
+#include "shared/shared_state.hpp"
+#include "storage/identity.hpp"
+#include "storage/progress.hpp"
+#include "storage/schema.hpp"
+#include "storage/segments.hpp"
+#include "worker/backoff.hpp"
+#include "worker/gaps.hpp"
+#include "worker/in_flight.hpp"
+#include "worker/sink_process.hpp"
+#include "worker/topics.hpp"
+
+namespace outbox {
+
+struct Relay final : public SettledView {
+    RelaySlot* slot = nullptr;
+    MemoryContext scratch = nullptr;  // reset with every turn of the loop
+
+    // What is sent and what is settled. A position up to progress.watermark is in exactly one of: gaps,
+    // in_flight (Source::Log), a topic's returned list, or settled.
+    Progress progress = {};
+    Gaps gaps;
+    InFlight in_flight;
+    Topics topics;
+    SegmentRing ring;
+    Standing standing = Standing::Unknown;
+
+    // Messages that came back when a sink ended, and have not been sent again, begin here. Until they have
+    // been, nothing deferred is sent: it may have to go behind them.
+    int64 resend_floor = PG_INT64_MAX;
+    // No message in `deferred` that is not parked has a lower position.
+    int64 deferred_floor = PG_INT64_MAX;
+    uint64 passes = 0;
+    bool progress_changed = false;
+    TimestampTz progress_saved_at = 0;
+
+    // Delivered messages of `deferred` whose rows are to be removed.
+    int64* removals = nullptr;
+    int removal_count = 0;
+    int removal_capacity = 0;
+
+    SinkProcess sink;
+    Backoff sink_backoff{200, 30 * 1000};
+    TimestampTz sink_due = 0;  // when to start it again
+    bool sink_in_trouble = false;
+    bool sink_failed = false;  // it can't work with its settings
+    bool sink_delivered = false;  // something, since it was started
+
+    // SettledView
+    int64 watermark() const override { return progress.watermark; }
+    bool any_in_flight(int64 from, int64 to) const override;
+    bool any_gap(int64 from, int64 to, bool (*present)(void* context, int64 from, int64 to),
+                 void* context) const override;
+};
+
+// Names of a relay's outcome of one look at the database.
+enum class Look : uint8_t {
+    Done,    // nothing is left to do for now
+    More,    // more can be sent at once
+    Full,    // more is there, and the sink has to answer first
+    Locked,  // somebody holds a lock that a relay must not wait for
+    Absent,  // the extension is not there
+    Resting, // paused, foreign: nothing may be sent
+};
+
+// pass.cpp: reads the log once and sends what can be sent. One transaction.
+Look run_pass(Relay* relay);
+
+// pass.cpp: puts one message into the sink's output and into the messages in flight.
+void send_message(Relay* relay, const struct Row& row, uint32 topic, Source source, bool alone);
+// Size of a message as the credit counts it.
+size_t message_bytes(const struct Row& row);
+bool sink_has_room(const Relay& relay, size_t bytes);
+
+// recovery.cpp: moves troubled topics on. One transaction; only where topics.troubled() says so.
+void run_recovery(Relay* relay);
+// Milliseconds until some topic wants that; -1: none.
+long recovery_due_ms(const Relay& relay);
+// Loads what `deferred` holds, after a start. In the caller's transaction.
+void load_deferred(Relay* relay);
+
+// reports.cpp: handles the frames that the sink has sent; false when it is gone.
+bool handle_reports(Relay* relay);
+// reports.cpp: the sink is gone: what it had not answered is taken back.
+void take_back_unanswered(Relay* relay);
+
+// save.cpp: writes progress. `fill` brings progress.unsettled up to date.
+void fill_progress(Relay* relay);
+void save_progress_now(Relay* relay);
+void publish_status(Relay* relay);
+
+}  // namespace outbox

@@ -1,0 +1,208 @@
+// The sink as the relay sees it: a child process at the other end of a socket. Relay process.
+#include "worker/sink_process.hpp"
+
+#include <fcntl.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "settings.hpp"
+
+namespace outbox {
+
+namespace {
+
+// Delivery reports of a whole window fit; a longer body from a sink is damage.
+constexpr uint32 kMostFromSink = 16u << 20;
+constexpr int kReceiveChunk = 256 * 1024;
+constexpr int kSocketBuffer = 1 << 20;
+
+// Runs in the child between fork and exec: nothing of the server may be used here.
+[[noreturn]] void become_sink(const char* program, const char* database, int socket, pid_t relay) {
+    // A group of its own: the postmaster's signals to the relay's group are for the relay, which then lets
+    // the sink finish.
+    setpgid(0, 0);
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (getppid() != relay) _exit(1);
+    if (dup2(socket, STDIN_FILENO) < 0) _exit(1);
+    int null = open("/dev/null", O_WRONLY);
+    if (null >= 0) dup2(null, STDOUT_FILENO);
+    // Files and sockets of the server are not the sink's business.
+    long most = sysconf(_SC_OPEN_MAX);
+    if (close_range(3, ~0u, 0) != 0) {
+        for (int fd = 3; fd < most; ++fd) close(fd);
+    }
+    sigset_t none;
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, nullptr);
+    const char* name = strrchr(program, '/') + 1;
+    execl(program, name, database, static_cast<char*>(nullptr));
+    _exit(127);
+}
+
+void append_string(StringInfo body, const char* text) {
+    uint32 length = static_cast<uint32>(strlen(text));
+    appendBinaryStringInfo(body, reinterpret_cast<const char*>(&length), sizeof(length));
+    appendBinaryStringInfo(body, text, static_cast<int>(length));
+}
+
+void append_setting(void* context, const char* name, const char* value) {
+    append_string(static_cast<StringInfo>(context), name);
+    append_string(static_cast<StringInfo>(context), value);
+}
+
+}  // namespace
+
+void SinkProcess::init() {
+    initStringInfo(&output_);
+    initStringInfo(&input_);
+}
+
+bool SinkProcess::start(const char* name, const char* database) {
+    int ends[2];
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0) return false;
+    for (int end : ends) {
+        setsockopt(end, SOL_SOCKET, SO_SNDBUF, &kSocketBuffer, sizeof(kSocketBuffer));
+        setsockopt(end, SOL_SOCKET, SO_RCVBUF, &kSocketBuffer, sizeof(kSocketBuffer));
+    }
+    fcntl(ends[0], F_SETFL, O_NONBLOCK);
+
+    char program[MAXPGPATH];
+    snprintf(program, sizeof(program), "%s/outbox-%s", pkglib_path, name);
+    pid_t relay = getpid();
+    fflush(stdout);
+    fflush(stderr);
+    pid_ = fork();
+    if (pid_ == 0) become_sink(program, database, ends[1], relay);
+    close(ends[1]);
+    if (pid_ < 0) {
+        pid_ = 0;
+        close(ends[0]);
+        return false;
+    }
+    socket_ = ends[0];
+    state_ = State::Starting;
+    resetStringInfo(&output_);
+    resetStringInfo(&input_);
+    written_ = parsed_ = 0;
+
+    begin_frame(protocol::FrameType::Settings);
+    uint32 version = protocol::kVersion;
+    appendBinaryStringInfo(&output_, reinterpret_cast<const char*>(&version), sizeof(version));
+    append_setting(&output_, "database", database);
+    each_sink_setting(name, append_setting, &output_);
+    end_frame();
+    return true;
+}
+
+void SinkProcess::kill() {
+    if (!running()) return;
+    ::kill(pid_, SIGKILL);
+    (void)reap();
+}
+
+int SinkProcess::reap() {
+    int status = 0;
+    if (socket_ >= 0) close(socket_);
+    socket_ = -1;
+    // It has closed its end or was killed. One that lingers all the same is helped along.
+    for (int tries = 0; waitpid(pid_, &status, WNOHANG) == 0; ++tries) {
+        if (tries == 100) ::kill(pid_, SIGKILL);
+        pg_usleep(10 * 1000);
+    }
+    pid_ = 0;
+    state_ = State::None;
+    resetStringInfo(&output_);
+    resetStringInfo(&input_);
+    written_ = parsed_ = 0;
+    return status;
+}
+
+void SinkProcess::begin_frame(protocol::FrameType type) {
+    frame_start_ = output_.len;
+    protocol::FrameHeader header = {0, type, {0, 0, 0}};
+    appendBinaryStringInfo(&output_, reinterpret_cast<const char*>(&header), sizeof(header));
+}
+
+void SinkProcess::end_frame() {
+    uint32 length = static_cast<uint32>(static_cast<size_t>(output_.len - frame_start_) -
+                                        sizeof(protocol::FrameHeader));
+    memcpy(output_.data + frame_start_, &length, sizeof(length));
+}
+
+void SinkProcess::send_drain() {
+    begin_frame(protocol::FrameType::Drain);
+    end_frame();
+    state_ = State::Ending;
+}
+
+void SinkProcess::send_reopen(const char* topic) {
+    begin_frame(protocol::FrameType::Reopen);
+    appendBinaryStringInfo(&output_, topic, static_cast<int>(strlen(topic)));
+    end_frame();
+}
+
+bool SinkProcess::flush() {
+    while (unwritten() > 0) {
+        ssize_t done = send(socket_, output_.data + written_, unwritten(), MSG_NOSIGNAL);
+        if (done < 0) {
+            if (errno == EINTR) continue;
+            return errno == EAGAIN || errno == EWOULDBLOCK;
+        }
+        written_ += static_cast<size_t>(done);
+    }
+    resetStringInfo(&output_);
+    written_ = 0;
+    return true;
+}
+
+bool SinkProcess::receive() {
+    if (parsed_ > 0) {
+        input_.len -= static_cast<int>(parsed_);
+        memmove(input_.data, input_.data + parsed_, static_cast<size_t>(input_.len));
+        parsed_ = 0;
+    }
+    for (;;) {
+        enlargeStringInfo(&input_, kReceiveChunk);
+        ssize_t got = recv(socket_, input_.data + input_.len, kReceiveChunk, 0);
+        if (got < 0) {
+            if (errno == EINTR) continue;
+            if (errno == EAGAIN || errno == EWOULDBLOCK) return true;
+            // A sink that dies with our frames unread resets the connection.
+            return false;
+        }
+        if (got == 0) return false;
+        input_.len += static_cast<int>(got);
+        if (input_.len >= static_cast<int>(kMostFromSink)) return true;
+    }
+}
+
+bool SinkProcess::next_frame(protocol::FrameType* type, const char** body, uint32* length) {
+    protocol::FrameHeader header;
+    size_t there = static_cast<size_t>(input_.len) - parsed_;
+    if (there < sizeof(header)) return false;
+    memcpy(&header, input_.data + parsed_, sizeof(header));
+    if (header.length > kMostFromSink) {
+        ereport(ERROR, (errcode(ERRCODE_PROTOCOL_VIOLATION), errmsg("the sink sent a frame of %u bytes", header.length)));
+    }
+    if (there < sizeof(header) + header.length) return false;
+    *type = header.type;
+    *body = input_.data + parsed_ + sizeof(header);
+    *length = header.length;
+    parsed_ += sizeof(header) + header.length;
+    return true;
+}
+
+const char* describe_exit(int status, char* text, size_t size) {
+    if (WIFSIGNALED(status)) {
+        snprintf(text, size, "was killed by signal %d (%s)", WTERMSIG(status), pg_strsignal(WTERMSIG(status)));
+    } else if (WEXITSTATUS(status) == 127) {
+        snprintf(text, size, "could not be started: is its program installed?");
+    } else {
+        snprintf(text, size, "ended with exit status %d", WEXITSTATUS(status));
+    }
+    return text;
+}
+
+}  // namespace outbox

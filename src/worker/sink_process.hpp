@@ -1,0 +1,64 @@
+// The sink as the relay sees it: a child process at the other end of a socket. Relay process.
+//
+// States: none -> starting (settings sent) -> ready (it said so) -> ending (Drain sent) -> none. It may end
+// from any state by itself, which the end of file on the socket tells.
+#pragma once
+
+#include "pg/postgres.hpp"
+#include "protocol/frames.hpp"
+
+namespace outbox {
+
+class SinkProcess {
+  public:
+    enum class State : uint8_t { None, Starting, Ready, Ending };
+
+    // Buffers in the current memory context, for good.
+    void init();
+
+    // Starts outbox-<name> and sends it its settings. False if it could not be started; errno tells why.
+    bool start(const char* name, const char* database);
+
+    // Ends it at once, if it is there.
+    void kill();
+
+    // Adds a frame to what is to be written; nothing is written before flush().
+    void begin_frame(protocol::FrameType type);
+    void end_frame();
+    StringInfo body() { return &output_; }
+    void send_drain();
+    void send_reopen(const char* topic);
+
+    // Writes what the socket takes; false if the sink is gone.
+    bool flush();
+    // Reads what is there; false at the end of the file, or if what came is not a frame.
+    bool receive();
+    // The next frame that was received completely; false if there is none. Valid until the next receive().
+    bool next_frame(protocol::FrameType* type, const char** body, uint32* length);
+
+    // After the end of file: waits for the process, which is about to end or is ended, and returns its status
+    // as waitpid has it.
+    int reap();
+
+    void set_ready() { state_ = State::Ready; }
+    State state() const { return state_; }
+    bool running() const { return state_ != State::None; }
+    pid_t pid() const { return pid_; }
+    int socket() const { return socket_; }
+    size_t unwritten() const { return static_cast<size_t>(output_.len) - written_; }
+
+  private:
+    State state_ = State::None;
+    pid_t pid_ = 0;
+    int socket_ = -1;
+    StringInfoData output_;
+    size_t written_ = 0;
+    int frame_start_ = 0;
+    StringInfoData input_;
+    size_t parsed_ = 0;
+};
+
+// Words for a status that reap() returned.
+const char* describe_exit(int status, char* text, size_t size);
+
+}  // namespace outbox

@@ -1,0 +1,505 @@
+"""What operators do: look at the status, wait, pause, resume, restore, clone, promote."""
+
+import os
+import signal
+import threading
+import time
+
+import psycopg
+import pytest
+
+from support.cluster import PG_BIN, Cluster, Database
+from support.files import read_messages
+from support.ledger import check
+from support.processes import as_server_user, cpu_seconds, give_to_server_user, run
+from support.waiting import Stopwatch, wait_for
+from support.workload import ledger
+
+
+def values(path):
+    return [message.value.decode() for message in read_messages(path)]
+
+
+# -- status -------------------------------------------------------------------------------------------------
+
+
+def test_status(broker, database, make_topic):
+    topic = make_topic(broker)
+    fresh = database.wait_for_state("running", "connecting")
+    assert (fresh["backlog"], fresh["delivered"], fresh["deferred"], fresh["oldest"]) == (0, 0, 0, None)
+    database.sql("SELECT count(outbox.emit(%s, n, 'p')) FROM generate_series(1, 250) AS n", topic)
+    database.drain()
+    status = database.wait_for_state("running")
+    assert (status["backlog"], status["delivered"], status["oldest"]) == (0, 250, None)
+    assert status["last_error"] is None and status["last_error_at"] is None
+    assert status["relay_pid"] == database.relay_pid
+    assert os.path.exists(f"/proc/{status['sink_pid']}")
+    assert "kafka" in status["sink"].lower()
+    wait_for(lambda: isinstance(database.status()["sink_statistics"], dict), "statistics of the sink")
+    assert status["watermark"] >= 250
+    assert status["active_segment"] in (1, 2, 3, 4)
+
+
+def test_delivered_counts_across_restarts(own_server):
+    path = own_server.directory / "m.jsonl"
+    database = own_server.database("app", outbox__sink="file", outbox__file_path=path)
+    for round_ in range(3):
+        database.sql("SELECT count(outbox.emit('t', n, 'p')) FROM generate_series(1, 100) AS n")
+        database.drain()
+        assert database.status()["delivered"] == (round_ + 1) * 100
+        own_server.restart()
+        database.wait_for_relay()
+
+
+def test_oldest_and_backlog(make_database):
+    database = make_database(outbox__kafka_bootstrap_servers="127.0.0.1:1")
+    database.emit("t", "k", "first")
+    first = database.value("SELECT time FROM outbox.messages")
+    database.sql("SELECT count(outbox.emit('t', n, 'p')) FROM generate_series(1, 99) AS n")
+    status = wait_for(lambda: (s := database.status())["backlog"] == 100 and s, "a backlog of 100")
+    assert status["oldest"] == first
+    # The same while the relay is stopped.
+    database.set(outbox__enabled="off")
+    database.sql("SELECT pg_reload_conf()")
+    status = database.wait_for_state("disabled")
+    assert (status["backlog"], status["oldest"]) == (100, first)
+
+
+def test_status_costs_the_same_with_a_large_backlog(make_database):
+    database = make_database(outbox__kafka_bootstrap_servers="127.0.0.1:1")
+
+    def cost():
+        with database.connect() as session:
+            session.execute("SELECT * FROM outbox.status")
+            times = []
+            for _ in range(20):
+                watch = Stopwatch()
+                session.execute("SELECT * FROM outbox.status").fetchall()
+                times.append(watch.seconds)
+        return sorted(times)[10]
+
+    database.emit("t", "k", "p")
+    few = cost()
+    database.sql("SELECT count(outbox.emit('t', n, repeat('x', 100))) FROM generate_series(1, 400000) AS n")
+    many = cost()
+    print(f"\nstatus: {few * 1000:.2f} ms with one message waiting, {many * 1000:.2f} ms with 400,000")
+    assert many < max(0.02, few * 5)
+    assert database.status()["backlog"] >= 400000
+
+
+# -- wait_for_delivery --------------------------------------------------------------------------------------
+
+
+def test_wait_for_delivery(file_database):
+    database = file_database
+    assert database.value("SELECT outbox.wait_for_delivery()") is True
+    assert database.value("SELECT outbox.wait_for_delivery('0')") is True
+    database.emit("t", "k", "p")
+    assert database.value("SELECT outbox.wait_for_delivery(NULL)") is True
+    assert values(database.file) == ["p"]
+
+    database.sql("SELECT outbox.pause()")
+    database.emit("t", "k", "q")
+    watch = Stopwatch()
+    assert database.value("SELECT outbox.wait_for_delivery('300 ms')") is False
+    assert 0.25 < watch.seconds < 3
+    assert database.value("SELECT outbox.wait_for_delivery('0')") is False
+    # It ends when the delivery happens, not when the time is over, and it can be cancelled.
+    with database.connect() as waiting:
+        outcome = []
+        thread = threading.Thread(
+            target=lambda: outcome.append(waiting.execute("SELECT outbox.wait_for_delivery('60 s')").fetchone()[0])
+        )
+        thread.start()
+        database.sql("SELECT outbox.resume()")
+        watch = Stopwatch()
+        thread.join(20)
+        assert outcome == [True] and watch.seconds < 10
+    database.sql("SELECT outbox.pause()")
+    database.emit("t", "k", "r")
+    with database.connect() as waiting:
+        waiting.execute("SET statement_timeout = '200ms'")
+        with pytest.raises(psycopg.errors.QueryCanceled):
+            waiting.execute("SELECT outbox.wait_for_delivery(NULL)")
+    database.sql("SELECT outbox.resume()")
+    database.drain()
+
+
+def test_wait_for_delivery_concerns_what_was_committed_before(file_database):
+    """Neither open transactions nor what is committed later hold it up."""
+    database = file_database
+    with database.connect(autocommit=False) as open_transaction:
+        open_transaction.execute("CREATE TABLE has_an_xid ()")
+        open_transaction.execute("SELECT outbox.emit('t', 'k', 'open')")
+        database.emit("t", "k", "committed")
+        watch = Stopwatch()
+        assert database.value("SELECT outbox.wait_for_delivery('20 s')") is True
+        assert watch.seconds < 5
+    stop = threading.Event()
+
+    def go_on():
+        with database.connect() as session:
+            while not stop.is_set():
+                session.execute("SELECT outbox.emit('t', 'k', 'later')")
+
+    thread = threading.Thread(target=go_on)
+    thread.start()
+    try:
+        watch = Stopwatch()
+        assert database.value("SELECT outbox.wait_for_delivery('20 s')") is True
+        assert watch.seconds < 5
+    finally:
+        stop.set()
+        thread.join()
+    # Within the transaction that emitted: its own messages are not committed, so it does not wait for them.
+    with database.connect(autocommit=False) as session:
+        session.execute("SELECT outbox.emit('t', 'k', 'own')")
+        assert session.execute("SELECT outbox.wait_for_delivery('20 s')").fetchone() == (True,)
+
+
+def test_true_means_delivered(file_database):
+    """Right after it returned true, the message is where it should be. Again and again."""
+    for n in range(100):
+        file_database.emit("t", "k", f"{n}")
+        assert file_database.value("SELECT outbox.wait_for_delivery()") is True
+        assert len(values(file_database.file)) == n + 1
+
+
+# -- pause and resume ---------------------------------------------------------------------------------------
+
+
+def test_pause_and_resume(file_database):
+    database = file_database
+    database.emit("t", "k", "1")
+    database.drain()
+    with database.transaction() as session:
+        session.execute("SELECT outbox.pause()")
+        # Not before the transaction that says so commits.
+        database.emit("t", "k", "2")
+        database.drain(5)
+    status = database.wait_for_state("paused")
+    for n in range(3, 6):
+        database.emit("t", "k", f"{n}")
+    assert not database.value("SELECT outbox.wait_for_delivery('300 ms')")
+    wait_for(lambda: database.status()["backlog"] == 3, "a backlog of 3")
+    database.sql("SELECT outbox.pause()")
+    with database.connect(autocommit=False) as session:
+        session.execute("SELECT outbox.resume()")
+        session.rollback()
+    assert database.wait_for_state("paused")["backlog"] == 3
+    # Survives the relay.
+    relay = status["relay_pid"]
+    if relay:
+        database.sql("SELECT pg_terminate_backend(%s)", relay)
+    assert not database.value("SELECT outbox.wait_for_delivery('500 ms')")
+    assert values(database.file) == ["1", "2"]
+    database.sql("SELECT outbox.resume()")
+    database.drain()
+    assert values(database.file) == ["1", "2", "3", "4", "5"]
+    database.wait_for_state("running")
+    database.sql("SELECT outbox.resume()")
+
+
+def test_pause_survives_a_restart(own_server):
+    path = own_server.directory / "m.jsonl"
+    database = own_server.database("app", outbox__sink="file", outbox__file_path=path)
+    database.sql("SELECT outbox.pause()")
+    database.emit("t", "k", "1")
+    own_server.restart()
+    database.wait_for_state("paused")
+    assert not database.value("SELECT outbox.wait_for_delivery('300 ms')")
+    database.sql("SELECT outbox.resume()")
+    database.drain()
+    assert values(path) == ["1"]
+
+
+def test_pause_stops_a_backlog_in_the_middle(file_database):
+    """What is in flight is acknowledged; nothing is sent twice after resume()."""
+    database = file_database
+    database.sql("SELECT outbox.pause()")
+    database.sql("SELECT count(outbox.emit('t', 'k', n::text)) FROM generate_series(1, 200000) AS n")
+    database.sql("SELECT outbox.resume()")
+    wait_for(lambda: database.status()["delivered"] > 1000, "deliveries", pause=0.001)
+    database.sql("SELECT outbox.pause()")
+    database.wait_for_state("paused")
+    database.sql("SELECT outbox.resume()")
+    database.drain()
+    assert values(database.file) == [str(n) for n in range(1, 200001)]
+
+
+def test_discard_backlog(file_database):
+    database = file_database
+    database.emit("t", "k", "kept")
+    database.drain()
+    with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState):
+        database.sql("SELECT outbox.discard_backlog()")
+    database.sql("SELECT outbox.pause()")
+    database.sql("SELECT count(outbox.emit('t', 'k', n::text)) FROM generate_series(1, 1000) AS n")
+    database.wait_for_state("paused")
+    with database.connect(autocommit=False) as session:
+        assert session.execute("SELECT outbox.discard_backlog()").fetchone() == (1000,)
+        session.rollback()
+    assert database.value("SELECT outbox.discard_backlog()") == 1000
+    assert database.value("SELECT outbox.discard_backlog()") == 0
+    database.emit("t", "k", "after")
+    database.sql("SELECT outbox.resume()")
+    database.drain()
+    assert values(database.file) == ["kept", "after"]
+    assert database.status()["backlog"] == 0
+
+
+# -- copies of a database -----------------------------------------------------------------------------------
+
+
+def test_restored_dump_stays_silent(kafka, make_cluster, make_topic):
+    """Its messages are another server's until somebody says otherwise."""
+    topic = make_topic(kafka, partitions=1)
+    production = make_cluster()
+    original = production.database("app", outbox__kafka_bootstrap_servers=kafka.bootstrap)
+    original.emit(topic, "k", "delivered by production")
+    original.drain()
+    original.sql("SELECT outbox.pause()")
+    original.wait_for_state("paused")
+    original.sql("SELECT count(outbox.emit(%s, 'k', n::text)) FROM generate_series(1, 500) AS n", topic)
+    dump = production.directory / "dump"
+    run([PG_BIN / "pg_dump", "-Fc", "-h", production.directory, "-p", production.port, "-U", "postgres",
+         "-f", dump, "app"])  # fmt: skip
+
+    staging = make_cluster(fresh=True, outbox__kafka_bootstrap_servers=kafka.bootstrap)
+    copies = []
+    for name in ("one", "two"):
+        staging.sql(f"CREATE DATABASE {name}")
+        run([PG_BIN / "pg_restore", "--exit-on-error", "-h", staging.directory, "-p", staging.port, "-U", "postgres",
+             "-d", name, dump])  # fmt: skip
+        copies.append(Database(staging, name))
+    one, two = copies
+    for copy in copies:
+        status = copy.wait_for_state("foreign")
+        assert status["backlog"] == 500
+        assert copy.value("SELECT count(*) FROM outbox.messages WHERE NOT settled") == 500
+        # It takes messages of its own, and keeps them too.
+        copy.emit(topic, "k", f"made in {copy.name}")
+        assert not copy.value("SELECT outbox.wait_for_delivery('500 ms')")
+    assert kafka.count(topic) == 1
+    staging.restart()
+    one.wait_for_state("foreign")
+    two.wait_for_state("foreign")
+
+    assert one.value("SELECT outbox.discard_backlog()") == 501
+    one.sql("SELECT outbox.resume()")
+    one.emit(topic, "k", "one lives")
+    one.drain()
+    assert [m.value for m in kafka.read(topic)] == [b"delivered by production", b"one lives"]
+    two.sql("SELECT outbox.resume()")
+    two.drain()
+    arrived = [m.value.decode() for m in kafka.read(topic)]
+    assert arrived[2:] == [str(n) for n in range(1, 501)] + ["made in two"]
+    one.wait_for_state("running")
+
+
+def test_dump_under_load_is_consistent(file_database, workload):
+    """pg_dump neither fails nor stalls writers."""
+    server = file_database.cluster
+    load = workload(file_database, "t", sessions=3, rate=300)
+    with load:
+        wait_for(lambda: load.committed >= 50, "load")
+        for _ in range(3):
+            text = run([PG_BIN / "pg_dump", "-h", server.directory, "-p", server.port, "-U", "postgres",
+                        file_database.name])  # fmt: skip
+            assert "CREATE EXTENSION" in text and "COPY outbox.identity" in text
+        reached = load.committed
+        wait_for(lambda: load.committed >= reached + 50, "load afterwards")
+    assert not load.errors
+    file_database.drain()
+    check(load.sent(), read_messages(file_database.file))
+
+
+def standby_of(primary, directory):
+    standby = Cluster(directory)
+    standby.directory.mkdir()
+    standby.directory.chmod(0o755)
+    give_to_server_user(standby.directory)
+    run(
+        as_server_user([PG_BIN / "pg_basebackup", "-h", primary.directory, "-p", primary.port, "-U", "postgres",
+                        "-D", standby.data, "-R", "-X", "stream", "-c", "fast"]),
+        cwd="/",
+    )  # fmt: skip
+    standby.configure(**{name: value for name, value in primary.settings.items() if "." in name})
+    return standby.start()
+
+
+@pytest.fixture
+def standby(own_server, base_directory):
+    standby = standby_of(own_server, base_directory / f"standby-{own_server.port}")
+    yield standby
+    standby.remove()
+
+
+def test_promotion_of_a_standby(kafka, own_server, base_directory, make_topic, workload):
+    """No relay and no emit() before; afterwards the backlog drains, with nobody's help."""
+    topic = make_topic(kafka, partitions=3)
+    primary = own_server
+    database = primary.database("app", outbox__kafka_bootstrap_servers=kafka.bootstrap)
+    database.emit(topic, "k0", "delivered before")
+    database.drain()
+    standby = standby_of(primary, base_directory / "standby")
+    try:
+        load = workload(database, topic, sessions=3, keys=6)
+        with load:
+            wait_for(lambda: load.committed >= 300, "load")
+            load.stop()
+        database.drain()
+        database.sql("SELECT outbox.pause()")
+        load_after = database.sql(
+            """
+            INSERT INTO ledger
+            SELECT outbox.emit(%s, key, key || ':' || n), %s, key, n
+            FROM (SELECT 'standby ' || mod(n, 4) AS key, n FROM generate_series(1, 200) AS n) AS s
+            RETURNING id
+            """,
+            topic,
+            topic,
+        )
+        assert len(load_after) == 200
+        database.sql("SELECT outbox.resume()")
+        database.set(outbox__enabled="off")
+        database.sql("SELECT pg_reload_conf()")
+        wait_for(
+            lambda: primary.sql("SELECT replay_lsn >= pg_current_wal_lsn() FROM pg_stat_replication") == [(True,)],
+            "the standby to catch up",
+        )
+
+        copy = Database(standby, "app")
+        with copy.connect() as session:
+            with pytest.raises(psycopg.errors.ReadOnlySqlTransaction) as refusal:
+                session.execute("SELECT outbox.emit('t', 'k', 'p')")
+            assert "standby" in str(refusal.value)
+            assert session.execute("SELECT count(*) FROM outbox.messages").fetchone()[0] > 0
+            assert session.execute("SELECT state FROM outbox.status").fetchone() == ("stopped",)
+        assert standby.workers("launcher") == {} and standby.workers("relay") == {}
+
+        primary.stop("immediate")
+        standby.sql("SELECT pg_promote()")
+        copy.sql("ALTER DATABASE app RESET outbox.enabled")
+        standby.sql("SELECT pg_reload_conf()")
+        copy.wait_for_relay()
+        copy.drain()
+        check(
+            ledger(copy),
+            [m for m in kafka.read(topic) if m.value != b"delivered before"],
+            duplicates_allowed=True,
+        )
+        copy.emit(topic, "k0", "after the promotion")
+        copy.drain()
+    finally:
+        standby.remove()
+
+
+def test_standby_follows_without_noise(own_server, standby):
+    """Rotation, TRUNCATE and progress replay; a reader of the standby's status is not disturbed."""
+    path = own_server.directory / "m.jsonl"
+    database = own_server.database(
+        "app", outbox__sink="file", outbox__file_path=path, outbox__segment_size="64kB", outbox__retention="0"
+    )
+    for _ in range(20):
+        database.sql("SELECT count(outbox.emit('t', n, repeat('x', 500))) FROM generate_series(1, 200) AS n")
+        database.drain()
+    wait_for(
+        lambda: own_server.sql("SELECT replay_lsn >= pg_current_wal_lsn() FROM pg_stat_replication") == [(True,)],
+        "the standby to catch up",
+    )
+    copy = Database(standby, "app")
+    assert copy.value("SELECT count(*) FROM outbox.messages WHERE NOT settled") == 0
+    assert standby.workers("relay") == {}
+
+
+def test_logical_replication_is_not_republished(make_cluster):
+    """A publication FOR ALL TABLES takes our tables along; the subscriber sends none of it."""
+    publisher = make_cluster(wal_level="logical")
+    subscriber = make_cluster(fresh=True)
+    paths = [server.directory / "m.jsonl" for server in (publisher, subscriber)]
+    origin, copy = (
+        server.database("app", outbox__sink="file", outbox__file_path=path)
+        for server, path in zip((publisher, subscriber), paths)
+    )
+    for database in (origin, copy):
+        database.sql("CREATE TABLE orders (id int PRIMARY KEY)")
+    origin.sql("CREATE PUBLICATION everything FOR ALL TABLES")
+    copy.sql(
+        f"CREATE SUBSCRIPTION everything CONNECTION 'host={publisher.directory} port={publisher.port} "
+        "dbname=app user=postgres' PUBLICATION everything"
+    )
+    try:
+        for n in range(1, 21):
+            with origin.transaction() as session:
+                session.execute("INSERT INTO orders VALUES (%s)", (n,))
+                session.execute("SELECT outbox.emit('t', 'k', %s)", (f"{n}",))
+        origin.drain()
+        wait_for(lambda: copy.value("SELECT count(*) FROM orders") == 20, "the replicated rows")
+        copy.emit("t", "k", "the subscriber's own")
+        copy.drain()
+        assert values(paths[0]) == [str(n) for n in range(1, 21)]
+        assert values(paths[1]) == ["the subscriber's own"]
+    finally:
+        copy.sql("DROP SUBSCRIPTION everything")
+
+
+def test_row_written_by_hand_is_not_sent(file_database):
+    """An INSERT into a segment by a superuser is not a message of emit(): the relay says so and waits."""
+    database = file_database
+    database.emit("t", "k", "1")
+    database.drain()
+    database.sql(
+        "INSERT INTO outbox.segment_1 (position, time, id, topic, payload) "
+        "VALUES (nextval('outbox.message_position'), now(), gen_random_uuid(), 't', 'by hand')"
+    )
+    database.emit("t", "k", "2")
+    database.wait_for_state("foreign")
+    assert values(database.file) == ["1"]
+
+
+# -- starting and stopping ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["smart", "fast", "immediate"])
+def test_stop_is_quick_without_a_broker(make_cluster, mode):
+    server = make_cluster(outbox__kafka_bootstrap_servers="192.0.2.1:9092,no-such-host.invalid:9092")
+    database = server.database("app")
+    database.sql("SELECT count(outbox.emit('t', n, repeat('x', 100))) FROM generate_series(1, 20000) AS n")
+    database.wait_for_state("connecting")
+    watch = Stopwatch()
+    server.stop(mode)
+    print(f"\n{mode}: {watch.seconds:.2f} s")
+    assert watch.seconds < (2 if mode == "immediate" else 10)
+
+
+def test_idle_costs_nothing(own_server, embedded_broker):
+    """No polling: neither relay nor launcher uses time or writes WAL while nothing happens."""
+    database = own_server.database("app", outbox__kafka_bootstrap_servers=embedded_broker.bootstrap)
+    database.emit("idle", "k", "p")
+    database.drain()
+    relay, launcher = database.wait_for_relay(), own_server.launcher_pid
+    wait_for(lambda: database.status()["backlog"] == 0, "an empty backlog")
+    own_server.sql("CHECKPOINT")
+    before = [cpu_seconds(pid) for pid in (relay, launcher)]
+    position = own_server.sql("SELECT pg_current_wal_insert_lsn()")[0][0]
+    began = time.monotonic()
+    wait_for(lambda: time.monotonic() - began > 3, "three idle seconds", pause=0.5)
+    used = [cpu_seconds(pid) - b for pid, b in zip((relay, launcher), before)]
+    written = own_server.sql("SELECT pg_current_wal_insert_lsn() - %s::pg_lsn", position)[0][0]
+    print(f"\nin 3 s: relay {used[0]} s, launcher {used[1]} s of CPU, {written} bytes of WAL")
+    assert max(used) <= 0.02
+    assert written < 1000
+
+
+def test_sink_is_resumed_after_a_long_stop_of_the_relay(file_database):
+    """SIGSTOP of the relay for longer than its pace: wait_for_delivery waits, the backlog drains."""
+    relay = file_database.wait_for_relay()
+    os.kill(relay, signal.SIGSTOP)
+    try:
+        file_database.sql("SELECT count(outbox.emit('t', 'k', n::text)) FROM generate_series(1, 1000) AS n")
+        assert not file_database.value("SELECT outbox.wait_for_delivery('300 ms')")
+    finally:
+        os.kill(relay, signal.SIGCONT)
+    file_database.drain()
+    assert values(file_database.file) == [str(n) for n in range(1, 1001)]
