@@ -8,7 +8,7 @@ SET client_min_messages = warning;
 CREATE EXTENSION IF NOT EXISTS outbox;
 RESET client_min_messages;
 
--- What emit() has buffered, readable. Bytes that are not text show as hex.
+-- What emit() has buffered, readable. Bytes that are not ASCII show as octal numbers.
 CREATE FUNCTION buffered(OUT topic text, OUT key text, OUT payload text, OUT headers jsonb, OUT partition integer)
     RETURNS SETOF record LANGUAGE sql AS $$
     SELECT topic, encode(key, 'escape'), encode(payload, 'escape'), headers, partition
@@ -55,7 +55,7 @@ SELECT outbox.emit('literals', -9223372036854775808, 'p') IS NOT NULL AS emitted
 SELECT outbox.emit('literals', NULL::bigint, '{"a": 1}'::jsonb) IS NOT NULL AS emitted;
 SELECT outbox.emit('literals', NULL::uuid, NULL::bytea) IS NOT NULL AS emitted;
 SELECT outbox.emit('literals', NULL::bytea, NULL::json) IS NOT NULL AS emitted;
-SELECT topic, key, payload, payload IS NULL AS tombstone, headers, partition FROM buffered();
+SELECT key, key IS NULL AS no_key, payload, payload IS NULL AS tombstone, headers, partition FROM buffered();
 ROLLBACK;
 
 -- Named arguments, in any order.

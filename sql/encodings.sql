@@ -21,7 +21,7 @@ SELECT encode(key, 'hex') AS key, encode(payload, 'hex') AS payload, headers FRO
 COMMIT;
 SELECT convert_from(key, 'UTF8') AS key, convert_from(payload, 'UTF8') AS payload, headers
 FROM outbox.messages WHERE key <> '\xfc' ORDER BY position;
--- The size that counts is the size in UTF-8: 600 characters, 1200 bytes.
+-- The size that counts is the size in UTF-8.
 SET outbox.max_message_bytes = 1000;
 SELECT outbox.emit('latin1', NULL, repeat('ü', 500)) IS NOT NULL AS emitted;
 SELECT outbox.emit('latin1', NULL, repeat('ü', 501)) IS NOT NULL AS emitted;

@@ -9,13 +9,13 @@ CREATE EXTENSION IF NOT EXISTS outbox;
 RESET client_min_messages;
 
 -- Runs a statement that should fail, and shows how it does; \x shows one field a line.
-CREATE FUNCTION refusal(statement text, OUT sqlstate text, OUT message text, OUT detail text, OUT hint text)
+CREATE FUNCTION refusal(statement text, OUT state text, OUT message text, OUT detail text, OUT hint text)
     LANGUAGE plpgsql AS $$
 BEGIN
     EXECUTE statement;
     message := 'accepted';
 EXCEPTION WHEN OTHERS THEN
-    GET STACKED DIAGNOSTICS sqlstate := RETURNED_SQLSTATE, message := MESSAGE_TEXT,
+    GET STACKED DIAGNOSTICS state := RETURNED_SQLSTATE, message := MESSAGE_TEXT,
                             detail := PG_EXCEPTION_DETAIL, hint := PG_EXCEPTION_HINT;
 END
 $$;
@@ -65,9 +65,9 @@ SELECT * FROM refusal($$SELECT outbox.emit('t', NULL, NULL, jsonb_build_object('
 SELECT message FROM refusal($$SELECT outbox.emit('t', NULL, NULL, jsonb_build_object('h', array_fill(repeat('v', 90), ARRAY[10])))$$);
 -- A key and a payload of bytes count as bytes, text as what it is in UTF-8.
 SELECT message FROM refusal($$SELECT outbox.emit('t', NULL::text, decode(repeat('00', 1000), 'hex'))$$);
-SELECT sqlstate FROM refusal($$SELECT outbox.emit('t', NULL::text, decode(repeat('00', 1001), 'hex'))$$);
+SELECT state FROM refusal($$SELECT outbox.emit('t', NULL::text, decode(repeat('00', 1001), 'hex'))$$);
 SELECT message FROM refusal($$SELECT outbox.emit('t', NULL, repeat('ß', 500))$$);
-SELECT sqlstate FROM refusal($$SELECT outbox.emit('t', NULL, repeat('ß', 501))$$);
+SELECT state FROM refusal($$SELECT outbox.emit('t', NULL, repeat('ß', 501))$$);
 RESET outbox.max_message_bytes;
 -- The default is just under Kafka's own default of 1048588.
 SHOW outbox.max_message_bytes;
@@ -78,10 +78,10 @@ SELECT * FROM refusal($$SELECT outbox.emit('t', 'k', 'p')$$);
 ROLLBACK;
 BEGIN;
 SET TRANSACTION READ ONLY;
-SELECT sqlstate FROM refusal($$SELECT outbox.emit('t', 'k', 'p')$$);
+SELECT state FROM refusal($$SELECT outbox.emit('t', 'k', 'p')$$);
 ROLLBACK;
 SET default_transaction_read_only = on;
-SELECT sqlstate FROM refusal($$SELECT outbox.emit('t', 'k', 'p')$$);
+SELECT state FROM refusal($$SELECT outbox.emit('t', 'k', 'p')$$);
 RESET default_transaction_read_only;
 -- A transaction that becomes read-only afterwards keeps what it had emitted.
 BEGIN;

@@ -156,6 +156,14 @@ inline WaitEventSet* create_wait_event_set(MemoryContext context, int events) {
 #endif
 }
 
+inline bool owns_relation(Oid relation, Oid role) {
+#if PG_VERSION_NUM >= 160000
+    return object_ownercheck(RelationRelationId, relation, role);
+#else
+    return pg_class_ownercheck(relation, role);
+#endif
+}
+
 // 17 gave wait events of extensions names of their own; before, they share one.
 inline uint32 wait_event(const char* name) {
 #if PG_VERSION_NUM >= 170000

@@ -5,12 +5,14 @@
 //                                             its relay looks whether the extension is there
 //   CREATE DATABASE                           the launcher looks into the new database         end of transaction
 //   COMMIT / ROLLBACK PREPARED                relay and launcher are woken                     end of the command
+//   DROP EXTENSION, DROP SCHEMA outbox        waits for transactions that have emitted         before the command
 //   CREATE DATABASE ... TEMPLATE x            the relay of x leaves, is kept out, comes back   around the command
 //   DROP, RENAME, SET TABLESPACE of x         the same (after DROP there is nothing to come back to)
 #include "session/lifecycle_hooks.hpp"
 
 #include "session/commit.hpp"
 #include "shared/shared_state.hpp"
+#include "storage/schema.hpp"
 
 namespace outbox {
 
@@ -72,7 +74,7 @@ Oid wanted_database(Node* command) {
     }
     if (!name) return InvalidOid;
     Oid database = get_database_oid(name, true);
-    if (!OidIsValid(database) || database == MyDatabaseId) return InvalidOid;
+    if (!OidIsValid(database) || (database == MyDatabaseId && !copying)) return InvalidOid;
     if (!copying && !compat::owns_database(database, GetUserId())) return InvalidOid;
     return database;
 }
@@ -138,6 +140,21 @@ void keep_relay_out(Oid database) {
     ConditionVariableCancelSleep();
 }
 
+// Emitting transactions hold the sequence from their first message on and lock a segment when they commit.
+// Dropping takes its locks in an order of its own, so without this the two could wait for each other.
+void lock_before_drop(Node* command) {
+    if (!IsA(command, DropStmt)) return;
+    DropStmt* drop = reinterpret_cast<DropStmt*>(command);
+    if (drop->removeType != OBJECT_EXTENSION && drop->removeType != OBJECT_SCHEMA) return;
+    ListCell* cell;
+    foreach (cell, drop->objects) {
+        if (strcmp(strVal(lfirst(cell)), "outbox") != 0) continue;
+        Oid sequence = find_sequence();
+        if (!OidIsValid(sequence) || !compat::owns_relation(sequence, GetUserId())) continue;
+        LockRelationOid(sequence, AccessExclusiveLock);
+    }
+}
+
 bool finishes_prepared(Node* command) {
     if (!IsA(command, TransactionStmt)) return false;
     TransactionStmtKind kind = reinterpret_cast<TransactionStmt*>(command)->kind;
@@ -148,6 +165,7 @@ void on_process_utility(OUTBOX_PROCESS_UTILITY_PARAMETERS) {
     Node* command = statement->utilityStmt;
     Oid database = wanted_database(command);
     if (OidIsValid(database)) keep_relay_out(database);
+    lock_before_drop(command);
     // Its rows may be messages, and CREATE EXTENSION may have been among its commands.
     if (finishes_prepared(command)) {
         wake_relay_at_end();

@@ -43,6 +43,13 @@ bool find_schema(Schema* schema) {
     return true;
 }
 
+Entry enter_schema(Schema* schema) {
+    Oid sequence = find_sequence();
+    if (!OidIsValid(sequence)) return Entry::Absent;
+    if (!ConditionalLockRelationOid(sequence, AccessShareLock)) return Entry::Locked;
+    return find_schema(schema) ? Entry::Entered : Entry::Absent;
+}
+
 Oid find_segment(int segment) {
     Oid name_space = get_namespace_oid(kSchemaName, true);
     return OidIsValid(name_space) ? relation_in(name_space, "segment_%d", segment + 1) : InvalidOid;

@@ -30,6 +30,12 @@ struct Schema {
 // some relation is missing.
 bool find_schema(Schema* schema);
 
+// As find_schema, for the relay: also keeps the extension from being dropped until the transaction ends, but
+// does not wait if somebody is dropping it. Every transaction of the relay begins with this: DROP EXTENSION
+// locks the sequence first (session/lifecycle_hooks.cpp), so the two never wait for each other in a circle.
+enum class Entry : uint8_t { Entered, Absent, Locked };
+Entry enter_schema(Schema* schema);
+
 // The segment with this number (0 to kSegments - 1), and the sequence of positions; InvalidOid if absent.
 Oid find_segment(int segment);
 Oid find_sequence();

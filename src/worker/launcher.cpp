@@ -179,13 +179,21 @@ void take_requests(bool reconcile) {
     MemoryContextSwitchTo(caller);
 }
 
+bool all_at_work() {
+    for (int i = 0; i < shared->slot_count; ++i) {
+        if (look(i).healthy_since == 0) return false;
+    }
+    return true;
+}
+
 void assign_pending() {
     ListCell* cell;
     foreach (cell, pending_databases) {
         Oid database = lfirst_oid(cell);
         if (slot_of(database) < 0 && !assign(database)) {
+            // Slots that only look whether the extension is there are free again soon.
             static bool said = false;
-            if (!said) {
+            if (!said && all_at_work()) {
                 ereport(WARNING,
                         (errmsg("outbox has no relay left for another database"),
                          errhint("Raise outbox.max_databases and restart the server.")));

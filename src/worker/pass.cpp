@@ -17,7 +17,7 @@ namespace {
 
 // A pass ends here, so that the sink has work while the next one reads.
 constexpr int kPassMessages = 8192;
-constexpr size_t kPassBytes = 4 << 20;
+constexpr size_t kPassBytes = 1 << 20;
 
 class Pass {
   public:
@@ -39,7 +39,7 @@ class Pass {
         if (durable_from_ != InvalidXLogRecPtr) XLogFlush(durable_from_);
         if (deferred_ > 0 || parked_ > 0) {
             relay_->progress.deferred += deferred_;
-            save_progress_now(relay_);
+            save_progress_now(relay_, schema_);
         }
         if (!full_) return Look::Done;
         return sink_has_room(*relay_, 0) ? Look::More : Look::Full;
@@ -214,7 +214,9 @@ Look run_pass(Relay* relay) {
     SetCurrentStatementStartTimestamp();
     Look look = Look::Absent;
     Schema schema;
-    if (find_schema(&schema)) {
+    Entry entry = enter_schema(&schema);
+    if (entry == Entry::Locked) look = Look::Locked;
+    if (entry == Entry::Entered) {
         // In this order: what is running, then the snapshot that tells what of it has ended.
         int64 last = last_position(schema.sequence);
         relay->gaps.begin_pass(schema);

@@ -154,14 +154,14 @@ void run_recovery(Relay* relay) {
     StartTransactionCommand();
     SetCurrentStatementStartTimestamp();
     Schema schema;
-    if (find_schema(&schema)) {
+    if (enter_schema(&schema) == Entry::Entered) {
         PushActiveSnapshot(GetTransactionSnapshot());
         MemoryContext caller = MemoryContextSwitchTo(relay->scratch);
         flush_removals(relay);
         for (uint32 i = 0; i < relay->topics.count(); ++i) {
             if (relay->topics.at(i).state != TopicState::Open) advance(relay, schema, i);
         }
-        if (relay->progress_changed) save_progress_now(relay);
+        if (relay->progress_changed) save_progress_now(relay, schema);
         MemoryContextSwitchTo(caller);
         PopActiveSnapshot();
     }

@@ -22,7 +22,7 @@ constexpr int kSaveIntervalMs = 50;
 // Passes are at least this far apart, unless there is more to send: under load they find batches.
 constexpr int kPaceUs = 1000;
 // Frames beyond this wait for the sink to read before more are made.
-constexpr size_t kMostUnwritten = 8 << 20;
+constexpr size_t kMostUnwritten = 1 << 20;
 constexpr long kLockedRetryMs = 50;
 constexpr long kMaintainIntervalMs = 1000;
 
@@ -147,7 +147,7 @@ void pin_session_settings() {
         {"search_path", "pg_catalog, pg_temp"},
         {"synchronous_commit", "off"},  // progress that is lost is work that is done again
         {"statement_timeout", "0"},
-        {"lock_timeout", "0"},
+        {"lock_timeout", "2s"},  // an operator's lock: give up and begin anew, rather than not hear SIGTERM
         {"idle_in_transaction_session_timeout", "0"},
         {"default_transaction_isolation", "read committed"},
         {"default_transaction_read_only", "off"},
@@ -251,6 +251,19 @@ void drain_sink() {
 
 // --- state on disk ----------------------------------------------------------------------------------------
 
+// The beginning of a transaction that reads: Done means that it may.
+Look enter(Schema* schema) {
+    switch (enter_schema(schema)) {
+        case Entry::Entered:
+            return Look::Done;
+        case Entry::Locked:
+            return Look::Locked;
+        case Entry::Absent:
+            break;
+    }
+    return Look::Absent;
+}
+
 // Begins from what is saved. In the caller's transaction.
 void load_state() {
     relay->progress = load_progress();
@@ -272,11 +285,14 @@ void save_if_changed() {
     if (!relay->progress_changed && relay->removal_count == 0) return;
     StartTransactionCommand();
     SetCurrentStatementStartTimestamp();
-    PushActiveSnapshot(GetTransactionSnapshot());
-    MemoryContext caller = MemoryContextSwitchTo(relay->scratch);
-    save_progress_now(relay);
-    MemoryContextSwitchTo(caller);
-    PopActiveSnapshot();
+    Schema schema;
+    if (enter_schema(&schema) == Entry::Entered) {
+        PushActiveSnapshot(GetTransactionSnapshot());
+        MemoryContext caller = MemoryContextSwitchTo(relay->scratch);
+        save_progress_now(relay, schema);
+        MemoryContextSwitchTo(caller);
+        PopActiveSnapshot();
+    }
     CommitTransactionCommand();
 }
 
@@ -300,9 +316,9 @@ bool adopt_if_nothing_foreign(const Schema& schema) {
 Look look_while_resting() {
     StartTransactionCommand();
     SetCurrentStatementStartTimestamp();
-    Look look = Look::Absent;
     Schema schema;
-    if (find_schema(&schema)) {
+    Look look = enter(&schema);
+    if (look == Look::Done) {
         PushActiveSnapshot(GetTransactionSnapshot());
         relay->standing = read_standing(schema, GetActiveSnapshot());
         if (relay->standing == Standing::Foreign && adopt_if_nothing_foreign(schema)) {
@@ -322,7 +338,7 @@ long maintain_segments() {
     StartTransactionCommand();
     SetCurrentStatementStartTimestamp();
     Schema schema;
-    if (find_schema(&schema)) {
+    if (enter_schema(&schema) == Entry::Entered) {
         PushActiveSnapshot(GetTransactionSnapshot());
         again = relay->ring.maintain(schema, *relay);
         PopActiveSnapshot();
@@ -334,7 +350,7 @@ long maintain_segments() {
 void start_ring() {
     StartTransactionCommand();
     Schema schema;
-    if (find_schema(&schema)) {
+    if (enter_schema(&schema) == Entry::Entered) {
         PushActiveSnapshot(GetTransactionSnapshot());
         relay->ring.start(schema);
         PopActiveSnapshot();
@@ -396,6 +412,8 @@ class Loop {
             MemoryContextReset(relay->scratch);
             ResetLatch(MyLatch);
             CHECK_FOR_INTERRUPTS();
+            // While there is always more to send, the wait below, which would notice, is never reached.
+            if (!PostmasterIsAlive()) proc_exit(1);
             if (ConfigReloadPending) handle_reload();
             if (ShutdownRequestPending) leave(RelayEnd::Error);
             if (asked_to_leave() || is_held(MyDatabaseId)) leave(RelayEnd::Asked);
@@ -425,6 +443,10 @@ class Loop {
         if (resting_) {
             Look look = look_while_resting();
             if (look == Look::Absent) leave(RelayEnd::Absent);
+            if (look == Look::Locked) {
+                deadlines->at_most(kLockedRetryMs);
+                return;
+            }
             if (look == Look::Resting) {
                 set_state(relay->standing == Standing::Paused ? RelayState::Paused : RelayState::Foreign);
                 set_identified(relay->slot, relay->standing == Standing::Paused);
@@ -512,8 +534,8 @@ class Loop {
     Look look_only() {
         StartTransactionCommand();
         Schema schema;
-        Look look = Look::Absent;
-        if (find_schema(&schema)) {
+        Look look = enter(&schema);
+        if (look == Look::Done) {
             PushActiveSnapshot(GetTransactionSnapshot());
             relay->standing = read_standing(schema, GetActiveSnapshot());
             bool rest = relay->standing == Standing::Paused || relay->standing == Standing::Foreign;

@@ -89,7 +89,7 @@ void take_back_unanswered(Relay* relay);
 
 // save.cpp: writes progress. `fill` brings progress.unsettled up to date.
 void fill_progress(Relay* relay);
-void save_progress_now(Relay* relay);
+void save_progress_now(Relay* relay, const Schema& schema);
 void publish_status(Relay* relay);
 
 }  // namespace outbox

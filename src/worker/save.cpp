@@ -93,9 +93,7 @@ void fill_progress(Relay* relay) {
     relay->progress.unsettled_count = normalize_ranges(ranges.list, ranges.count, kMostRanges);
 }
 
-void save_progress_now(Relay* relay) {
-    Schema schema;
-    if (!find_schema(&schema)) return;
+void save_progress_now(Relay* relay, const Schema& schema) {
     if (relay->removal_count > 0) {
         remove_deferred(relay->removals, relay->removal_count);
         relay->removal_count = 0;

@@ -15,7 +15,11 @@ namespace {
 
 // Delivery reports of a whole window fit; a longer body from a sink is damage.
 constexpr uint32 kMostFromSink = 16u << 20;
-constexpr int kReceiveChunk = 256 * 1024;
+constexpr int kReceiveChunk = 64 * 1024;
+// Reports are handled when this much has come, even if more is there.
+constexpr int kReceiveMost = 1 << 20;
+// A buffer that a very large message has blown up is given back when it is empty.
+constexpr int kKeepBuffer = 8 << 20;
 constexpr int kSocketBuffer = 1 << 20;
 
 // Runs in the child between fork and exec: nothing of the server may be used here.
@@ -39,6 +43,15 @@ constexpr int kSocketBuffer = 1 << 20;
     const char* name = strrchr(program, '/') + 1;
     execl(program, name, database, static_cast<char*>(nullptr));
     _exit(127);
+}
+
+void empty_buffer(StringInfo buffer) {
+    resetStringInfo(buffer);
+    if (buffer->maxlen <= kKeepBuffer) return;
+    pfree(buffer->data);
+    MemoryContext caller = MemoryContextSwitchTo(TopMemoryContext);
+    initStringInfo(buffer);
+    MemoryContextSwitchTo(caller);
 }
 
 void append_string(StringInfo body, const char* text) {
@@ -144,15 +157,26 @@ void SinkProcess::send_reopen(const char* topic) {
 }
 
 bool SinkProcess::flush() {
+    bool socket_full = false;
     while (unwritten() > 0) {
         ssize_t done = send(socket_, output_.data + written_, unwritten(), MSG_NOSIGNAL);
         if (done < 0) {
             if (errno == EINTR) continue;
-            return errno == EAGAIN || errno == EWOULDBLOCK;
+            if (errno != EAGAIN && errno != EWOULDBLOCK) return false;
+            socket_full = true;
+            break;
         }
         written_ += static_cast<size_t>(done);
     }
-    resetStringInfo(&output_);
+    if (socket_full) {
+        // Under load the sink never catches up completely: make room in front all the same.
+        if (written_ * 2 < static_cast<size_t>(output_.len)) return true;
+        memmove(output_.data, output_.data + written_, unwritten());
+        output_.len -= static_cast<int>(written_);
+        written_ = 0;
+        return true;
+    }
+    empty_buffer(&output_);
     written_ = 0;
     return true;
 }
@@ -174,7 +198,7 @@ bool SinkProcess::receive() {
         }
         if (got == 0) return false;
         input_.len += static_cast<int>(got);
-        if (input_.len >= static_cast<int>(kMostFromSink)) return true;
+        if (got < kReceiveChunk || input_.len >= kReceiveMost) return true;
     }
 }
 

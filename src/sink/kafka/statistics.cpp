@@ -17,8 +17,8 @@ std::optional<Statistics> summarize(std::string_view librdkafka_json) {
     int64_t waiting = 0, under_way = 0, errors = 0, timeouts = 0, slowest_us = 0;
     const Json brokers = all.value("brokers", Json::object());
     for (const Json& broker : brokers) {
-        // Addresses that were only asked for the others, and librdkafka's own bookkeeping.
-        if (broker.value("source", "") == "learned") ++known;
+        // Without a number: an address of the bootstrap list, or librdkafka's own bookkeeping.
+        if (broker.value("nodeid", -1) >= 0) ++known;
         if (broker.value("state", "") == "UP") ++statistics.brokers_up;
         waiting += broker.value("outbuf_msg_cnt", int64_t{0});
         under_way += broker.value("waitresp_msg_cnt", int64_t{0});
