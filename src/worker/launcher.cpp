@@ -103,6 +103,13 @@ List* list_databases() {
     return databases;
 }
 
+bool exists(Oid database) {
+    List* databases = list_databases();
+    bool found = list_member_oid(databases, database);
+    list_free(databases);
+    return found;
+}
+
 int slot_of(Oid database) {
     for (int i = 0; i < shared->slot_count; ++i) {
         if (shared->slots[i].database == database) return i;
@@ -257,13 +264,6 @@ void settle_end(int index, const SlotView& view) {
         track.due = now;
         return;
     }
-    List* databases = list_databases();
-    bool exists = list_member_oid(databases, view.database);
-    list_free(databases);
-    if (!exists) {
-        free_slot(index);
-        return;
-    }
     if (view.healthy_since != 0 && TimestampDifferenceExceeds(view.healthy_since, now, kHealthyMs)) {
         track.backoff.reset();
     }
@@ -303,6 +303,10 @@ long advance_slots() {
         TimestampTz now = GetCurrentTimestamp();
         if (is_held(view.database)) continue;  // whoever lets go wakes us
         if (track.due <= now) {
+            if (!exists(view.database)) {
+                free_slot(i);
+                continue;
+            }
             start(i);
             wait = wait < 0 ? 1000 : Min(wait, 1000L);
         } else {
