@@ -16,6 +16,8 @@ BEGIN
 END
 $check$;
 
+COMMENT ON SCHEMA @extschema@ IS 'Messages that reach Kafka if, and only if, their transaction commits.';
+
 ---------------------------------------------------------------------------------------------------------
 -- Storage. Written by the C++ code directly; nobody else needs, or gets, a right on any of it.
 ---------------------------------------------------------------------------------------------------------
@@ -58,6 +60,11 @@ COMMENT ON TABLE @extschema@.segment_2 IS 'Segment 2 of the message log. Read it
 COMMENT ON TABLE @extschema@.segment_3 IS 'Segment 3 of the message log. Read it through the view messages.';
 COMMENT ON TABLE @extschema@.segment_4 IS 'Segment 4 of the message log. Read it through the view messages.';
 
+COMMENT ON INDEX @extschema@.segment_1_position IS 'Rows of segment 1 by position.';
+COMMENT ON INDEX @extschema@.segment_2_position IS 'Rows of segment 2 by position.';
+COMMENT ON INDEX @extschema@.segment_3_position IS 'Rows of segment 3 by position.';
+COMMENT ON INDEX @extschema@.segment_4_position IS 'Rows of segment 4 by position.';
+
 -- Rows that arrive in a segment by anything but emit() (logical replication, a restore, an INSERT by hand)
 -- are not this server's to publish.
 CREATE FUNCTION @extschema@.guard_segment() RETURNS trigger
@@ -74,9 +81,13 @@ CREATE TRIGGER guard BEFORE INSERT ON @extschema@.segment_3
 CREATE TRIGGER guard BEFORE INSERT ON @extschema@.segment_4
     FOR EACH ROW EXECUTE FUNCTION @extschema@.guard_segment();
 ALTER TABLE @extschema@.segment_1 ENABLE ALWAYS TRIGGER guard;
+COMMENT ON TRIGGER guard ON @extschema@.segment_1 IS 'Catches rows that do not come from emit().';
 ALTER TABLE @extschema@.segment_2 ENABLE ALWAYS TRIGGER guard;
+COMMENT ON TRIGGER guard ON @extschema@.segment_2 IS 'Catches rows that do not come from emit().';
 ALTER TABLE @extschema@.segment_3 ENABLE ALWAYS TRIGGER guard;
+COMMENT ON TRIGGER guard ON @extschema@.segment_3 IS 'Catches rows that do not come from emit().';
 ALTER TABLE @extschema@.segment_4 ENABLE ALWAYS TRIGGER guard;
+COMMENT ON TRIGGER guard ON @extschema@.segment_4 IS 'Catches rows that do not come from emit().';
 
 -- The relay's progress: every position up to watermark is settled, except those in unsettled. The newest row
 -- (highest number) counts. Rows are only added; when one table is large the other is emptied and takes over,
@@ -93,6 +104,8 @@ CREATE TABLE @extschema@.progress_2 (LIKE @extschema@.progress_1)
     WITH (autovacuum_enabled = off, toast.autovacuum_enabled = off);
 CREATE INDEX progress_1_number ON @extschema@.progress_1 (number);
 CREATE INDEX progress_2_number ON @extschema@.progress_2 (number);
+COMMENT ON INDEX @extschema@.progress_1_number IS 'Finds the newest row.';
+COMMENT ON INDEX @extschema@.progress_2_number IS 'Finds the newest row.';
 COMMENT ON TABLE @extschema@.progress_1 IS 'Progress of the relay: the newest row of progress_1 and progress_2 counts.';
 COMMENT ON TABLE @extschema@.progress_2 IS 'Progress of the relay: the newest row of progress_1 and progress_2 counts.';
 
@@ -125,6 +138,11 @@ CREATE TABLE @extschema@.deferred (
 );
 CREATE INDEX deferred_topic ON @extschema@.deferred (topic, position) WHERE state <> 'parked';
 CREATE INDEX deferred_key ON @extschema@.deferred (topic, md5(key)) WHERE state = 'parked';
+COMMENT ON INDEX @extschema@.deferred_topic IS 'A topic''s messages that are to be tried again, in order.';
+COMMENT ON INDEX @extschema@.deferred_key IS 'Finds out whether a key has a parked message.';
+COMMENT ON INDEX @extschema@.deferred_pkey IS 'Deferred messages by position.';
+COMMENT ON CONSTRAINT deferred_pkey ON @extschema@.deferred IS 'A message is deferred once.';
+COMMENT ON CONSTRAINT deferred_state_check ON @extschema@.deferred IS 'The states that the relay knows.';
 COMMENT ON TABLE @extschema@.deferred IS
     'Messages taken out of the log because their topic or the broker does not take them: waiting and suspect '
     'ones are tried again, parked ones stay.';

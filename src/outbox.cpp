@@ -1,4 +1,5 @@
-// Where the server loads the library: settings, shared memory, hooks, the launcher. Postmaster and backends.
+// Where the server loads the library: settings, shared memory, hooks, the launcher. Postmaster and
+// backends.
 #include "pg/postgres.hpp"
 #include "session/lifecycle_hooks.hpp"
 #include "settings.hpp"

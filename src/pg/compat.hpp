@@ -1,5 +1,5 @@
-// Everything that differs between PostgreSQL 14 and 18, and nothing else: the only file that looks at
-// PG_VERSION_NUM. Each shim has the newest server's shape and names what changed.
+// Everything that differs between PostgreSQL 14 and 18, and nothing else: the only file that looks
+// at PG_VERSION_NUM. Each shim has the newest server's shape and names what changed.
 #pragma once
 
 #if PG_VERSION_NUM < 140000 || PG_VERSION_NUM >= 190000
@@ -19,7 +19,8 @@ extern "C" {
 
 namespace outbox::compat {
 
-// 15 renamed EmitWarningsOnPlaceholders to MarkGUCPrefixReserved, and made it refuse instead of warn.
+// 15 renamed EmitWarningsOnPlaceholders to MarkGUCPrefixReserved, and made it refuse instead of
+// warn.
 inline void reserve_setting_prefix(const char* prefix) {
 #if PG_VERSION_NUM >= 150000
     MarkGUCPrefixReserved(prefix);
@@ -105,12 +106,14 @@ inline void read_exactly(BufFile* file, void* target, size_t size) {
     BufFileReadExact(file, target, size);
 #else
     if (BufFileRead(file, target, size) != size) {
-        ereport(ERROR, (errcode_for_file_access(), errmsg("could not read from temporary file: %m")));
+        ereport(ERROR,
+                (errcode_for_file_access(), errmsg("could not read from temporary file: %m")));
     }
 #endif
 }
 
-// 15 added SetSingleFuncCall, 16 renamed it to InitMaterializedSRF; before, functions did this by hand.
+// 15 added SetSingleFuncCall, 16 renamed it to InitMaterializedSRF; before, functions did this by
+// hand.
 inline void init_materialized_result(FunctionCallInfo fcinfo) {
 #if PG_VERSION_NUM >= 160000
     InitMaterializedSRF(fcinfo, 0);
@@ -134,8 +137,11 @@ inline void init_materialized_result(FunctionCallInfo fcinfo) {
 #endif
 }
 
-// A database whose DROP was interrupted can't be connected to. Minor releases of 2023 brought the mark.
-inline bool is_half_dropped(Form_pg_database database) { return database_is_invalid_form(database); }
+// A database whose DROP was interrupted can't be connected to. Minor releases of 2023 brought the
+// mark.
+inline bool is_half_dropped(Form_pg_database database) {
+    return database_is_invalid_form(database);
+}
 
 // 17 moved lxid into a struct of PGPROC.
 inline LocalTransactionId my_local_transaction() {
@@ -174,10 +180,11 @@ inline uint32 wait_event(const char* name) {
 #endif
 }
 
-// 14 has the extra read-only flag in ProcessUtility, and so has every later server: one shape since then.
-#define OUTBOX_PROCESS_UTILITY_PARAMETERS                                                                \
-    PlannedStmt *statement, const char *query, bool read_only_tree, ProcessUtilityContext context,       \
-        ParamListInfo parameters, QueryEnvironment *environment, DestReceiver *destination,              \
+// 14 has the extra read-only flag in ProcessUtility, and so has every later server: one shape since
+// then.
+#define OUTBOX_PROCESS_UTILITY_PARAMETERS                                                          \
+    PlannedStmt *statement, const char *query, bool read_only_tree, ProcessUtilityContext context, \
+        ParamListInfo parameters, QueryEnvironment *environment, DestReceiver *destination,        \
         QueryCompletion *completion
 #define OUTBOX_PROCESS_UTILITY_ARGUMENTS \
     statement, query, read_only_tree, context, parameters, environment, destination, completion

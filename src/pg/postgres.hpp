@@ -1,8 +1,8 @@
 // The one gate to the server's headers; the first include of every file that runs in the server.
 //
-// C++ in the server follows the server's rules: memory contexts own memory, ereport() reports errors, no
-// object with a destructor is alive across a call that can raise, no exceptions, no threads, nothing but
-// libc and the server.
+// C++ in the server follows the server's rules: memory contexts own memory, ereport() reports
+// errors, no object with a destructor is alive across a call that can raise, no exceptions, no
+// threads, nothing but libc and the server.
 #pragma once
 
 extern "C" {
@@ -83,16 +83,16 @@ extern "C" {
 #include "utils/wait_event.h"
 }
 
-// The library's symbols are hidden; what the server looks up by name is not. (Before 16 the server's own
-// macro does nothing outside Windows.)
+// The library's symbols are hidden; what the server looks up by name is not. (Before 16 the
+// server's own macro does nothing outside Windows.)
 #undef PGDLLEXPORT
 #define PGDLLEXPORT __attribute__((visibility("default")))
 
 // Defines a function that SQL can call.
-#define OUTBOX_SQL_FUNCTION(name)          \
-    extern "C" {                           \
-    PG_FUNCTION_INFO_V1(name);             \
-    }                                      \
+#define OUTBOX_SQL_FUNCTION(name) \
+    extern "C" {                  \
+    PG_FUNCTION_INFO_V1(name);    \
+    }                             \
     extern "C" PGDLLEXPORT Datum name([[maybe_unused]] PG_FUNCTION_ARGS)
 
 #include "pg/compat.hpp"

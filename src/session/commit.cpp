@@ -11,9 +11,9 @@ namespace {
 
 // What this transaction owes at its end. Cleared at every end, whatever happened.
 struct Pending {
-    bool written;       // rows are in the segment: too late to emit
-    bool wake;          // the relay has something to look at
-    bool request;       // the launcher has
+    bool written;  // rows are in the segment: too late to emit
+    bool wake;     // the relay has something to look at
+    bool request;  // the launcher has
     Oid request_database;
 };
 Pending pending;
@@ -22,8 +22,8 @@ Pending pending;
 constexpr int kPortionRows = 1000;
 constexpr size_t kPortionBytes = 256 * 1024;
 
-// The active segment, opened and locked for writing. Between the look at which one is active and the lock
-// the relay may move on; the relay knows (storage/segments.hpp).
+// The active segment, opened and locked for writing. Between the look at which one is active and
+// the lock the relay may move on; the relay knows (storage/segments.hpp).
 Relation open_active_segment() {
     RelaySlot* slot = find_slot(MyDatabaseId);
     uint32 active = slot ? pg_atomic_read_u32(&slot->active_segment) : 0;
@@ -38,7 +38,8 @@ Relation open_active_segment() {
     return relation;
 }
 
-void fill_slot(TupleTableSlot* slot, const BufferedMessage* message, int64 position, TimestampTz time) {
+void fill_slot(TupleTableSlot* slot, const BufferedMessage* message, int64 position,
+               TimestampTz time) {
     using namespace segment_column;
     Datum* values = slot->tts_values;
     bool* nulls = slot->tts_isnull;
@@ -70,7 +71,8 @@ class SegmentWriter {
         InitResultRelInfo(target_, segment, 1, nullptr, 0);
         ExecOpenIndices(target_, false);
         if (messages > kPortionRows) bulk_ = GetBulkInsertState();
-        portion_ = AllocSetContextCreate(CurrentMemoryContext, "outbox portion", ALLOCSET_DEFAULT_SIZES);
+        portion_ =
+            AllocSetContextCreate(CurrentMemoryContext, "outbox portion", ALLOCSET_DEFAULT_SIZES);
         command_ = GetCurrentCommandId(true);
     }
 
@@ -102,7 +104,8 @@ class SegmentWriter {
     void finish() {
         flush();
         if (bulk_) FreeBulkInsertState(bulk_);
-        for (int i = 0; i < capacity_ && slots_[i]; ++i) ExecDropSingleTupleTableSlot(slots_[i]);
+        for (int i = 0; i < capacity_ && slots_[i]; ++i)
+            ExecDropSingleTupleTableSlot(slots_[i]);
         table_finish_bulk_insert(segment_, 0);
         ExecCloseIndices(target_);
         FreeExecutorState(estate_);
@@ -121,14 +124,15 @@ class SegmentWriter {
     CommandId command_;
 };
 
-// Order matters: lock, then transaction id, then the first position. Then whoever holds a position that
-// nobody can see yet is among the holders of that lock, and the relay need wait for nobody else.
+// Order matters: lock, then transaction id, then the first position. Then whoever holds a position
+// that nobody can see yet is among the holders of that lock, and the relay need wait for nobody
+// else.
 void write_messages() {
     MemoryContext context =
         AllocSetContextCreate(CurrentMemoryContext, "outbox write", ALLOCSET_DEFAULT_SIZES);
     MemoryContext caller = MemoryContextSwitchTo(context);
-    // The messages were emitted while writing was allowed; a later SET TRANSACTION READ ONLY concerns what
-    // follows it, as with any other row.
+    // The messages were emitted while writing was allowed; a later SET TRANSACTION READ ONLY
+    // concerns what follows it, as with any other row.
     bool read_only = XactReadOnly;
     XactReadOnly = false;
     PushActiveSnapshot(GetTransactionSnapshot());
@@ -193,8 +197,10 @@ void on_transaction_event(XactEvent event, void*) {
     }
 }
 
-void on_subtransaction_event(SubXactEvent event, SubTransactionId child, SubTransactionId parent, void*) {
-    if (event == SUBXACT_EVENT_COMMIT_SUB) transaction_buffer.subtransaction_committed(child, parent);
+void on_subtransaction_event(SubXactEvent event, SubTransactionId child, SubTransactionId parent,
+                             void*) {
+    if (event == SUBXACT_EVENT_COMMIT_SUB)
+        transaction_buffer.subtransaction_committed(child, parent);
     if (event == SUBXACT_EVENT_ABORT_SUB) transaction_buffer.subtransaction_aborted(child);
 }
 
@@ -214,8 +220,8 @@ void arm_transaction() {
                         errmsg("cannot emit while the transaction is being committed")));
     }
     register_callbacks();
-    // Keeps DROP EXTENSION waiting until this transaction has ended, as a row in one of its tables would.
-    // The sequence is locked by every writer anyway, and by nobody who could wait for long.
+    // Keeps DROP EXTENSION waiting until this transaction has ended, as a row in one of its tables
+    // would. The sequence is locked by every writer anyway, and by nobody who could wait for long.
     if (transaction_buffer.empty()) LockRelationOid(find_sequence(), RowExclusiveLock);
 }
 

@@ -23,7 +23,8 @@ const Overload* called_overload(FunctionCallInfo fcinfo) {
     int count = 0;
     (void)get_func_signature(fcinfo->flinfo->fn_oid, &types, &count);
     if (count != 5) elog(ERROR, "outbox_emit was declared with %d arguments instead of 5", count);
-    overload = static_cast<Overload*>(MemoryContextAlloc(fcinfo->flinfo->fn_mcxt, sizeof(Overload)));
+    overload =
+        static_cast<Overload*>(MemoryContextAlloc(fcinfo->flinfo->fn_mcxt, sizeof(Overload)));
     *overload = Overload{types[1], types[2]};
     pfree(types);
     fcinfo->flinfo->fn_extra = overload;
@@ -36,8 +37,8 @@ const char* varlena_bytes(Datum value, size_t* length) {
     return VARDATA_ANY(data);
 }
 
-// The bytes of a key or a payload: text in UTF-8, bytea as it is, jsonb as it prints, numbers and UUIDs in
-// their canonical text.
+// The bytes of a key or a payload: text in UTF-8, bytea as it is, jsonb as it prints, numbers and
+// UUIDs in their canonical text.
 const char* value_bytes(Datum value, Oid type, size_t* length) {
     const char* text = nullptr;
     switch (type) {
@@ -79,7 +80,8 @@ size_t headers_size(const Jsonb* headers) {
 
 using namespace outbox;
 
-// outbox.emit(topic text, key, payload, headers jsonb, partition integer) returns uuid: every overload.
+// outbox.emit(topic text, key, payload, headers jsonb, partition integer) returns uuid: every
+// overload.
 OUTBOX_SQL_FUNCTION(outbox_emit) {
     const Overload* overload = called_overload(fcinfo);
     check_session_can_emit();
@@ -95,7 +97,8 @@ OUTBOX_SQL_FUNCTION(outbox_emit) {
         parts.key = value_bytes(PG_GETARG_DATUM(1), overload->key_type, &parts.key_length);
     }
     if (!PG_ARGISNULL(2)) {
-        parts.payload = value_bytes(PG_GETARG_DATUM(2), overload->payload_type, &parts.payload_length);
+        parts.payload =
+            value_bytes(PG_GETARG_DATUM(2), overload->payload_type, &parts.payload_length);
     }
     size_t headers_bytes = 0;
     if (!PG_ARGISNULL(3)) {
@@ -125,7 +128,8 @@ OUTBOX_SQL_FUNCTION(outbox_uncommitted) {
     compat::init_materialized_result(fcinfo);
     ReturnSetInfo* result = reinterpret_cast<ReturnSetInfo*>(fcinfo->resultinfo);
 
-    MemoryContext row = AllocSetContextCreate(CurrentMemoryContext, "outbox uncommitted", ALLOCSET_DEFAULT_SIZES);
+    MemoryContext row =
+        AllocSetContextCreate(CurrentMemoryContext, "outbox uncommitted", ALLOCSET_DEFAULT_SIZES);
     MemoryContext caller = MemoryContextSwitchTo(row);
     transaction_buffer.begin_read();
     int64 ordinal = 0;

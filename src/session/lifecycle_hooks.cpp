@@ -1,13 +1,16 @@
-// Tells launcher and relays about what happens to databases and to the extension. Session's backend.
+// Tells launcher and relays about what happens to databases and to the extension. Session's
+// backend.
 //
 //   event                                     what is done                                     when
-//   CREATE, DROP EXTENSION (however reached)  the launcher looks into this database;           end of transaction
+//   CREATE, DROP EXTENSION (however reached)  the launcher looks into this database;           end
+//   of transaction
 //                                             its relay looks whether the extension is there
-//   CREATE DATABASE                           the launcher looks into the new database         end of transaction
-//   COMMIT / ROLLBACK PREPARED                relay and launcher are woken                     end of the command
-//   DROP EXTENSION, DROP SCHEMA outbox        waits for transactions that have emitted         before the command
-//   CREATE DATABASE ... TEMPLATE x            the relay of x leaves, is kept out, comes back   around the command
-//   DROP, RENAME, SET TABLESPACE of x         the same (after DROP there is nothing to come back to)
+//   CREATE DATABASE                           the launcher looks into the new database         end
+//   of transaction COMMIT / ROLLBACK PREPARED                relay and launcher are woken end of
+//   the command DROP EXTENSION, DROP SCHEMA outbox        waits for transactions that have emitted
+//   before the command CREATE DATABASE ... TEMPLATE x            the relay of x leaves, is kept
+//   out, comes back   around the command DROP, RENAME, SET TABLESPACE of x         the same (after
+//   DROP there is nothing to come back to)
 #include "session/lifecycle_hooks.hpp"
 
 #include "session/commit.hpp"
@@ -21,13 +24,14 @@ namespace {
 object_access_hook_type previous_object_access_hook = nullptr;
 ProcessUtility_hook_type previous_process_utility_hook = nullptr;
 
-// The relay closes its sink and its session before it leaves; a sink that has just been killed by the
-// relay's own exit costs nothing. A relay that takes longer than this is left alone, and the command then
-// says itself that the database is being accessed.
+// The relay closes its sink and its session before it leaves; a sink that has just been killed by
+// the relay's own exit costs nothing. A relay that takes longer than this is left alone, and the
+// command then says itself that the database is being accessed.
 constexpr int kLeaveTimeoutMs = 10000;
 
 void on_object_access(ObjectAccessType access, Oid class_id, Oid object, int sub, void* argument) {
-    if (previous_object_access_hook) previous_object_access_hook(access, class_id, object, sub, argument);
+    if (previous_object_access_hook)
+        previous_object_access_hook(access, class_id, object, sub, argument);
     if (access != OAT_POST_CREATE && access != OAT_DROP) return;
     if (class_id == ExtensionRelationId) {
         wake_relay_at_end();
@@ -37,8 +41,8 @@ void on_object_access(ObjectAccessType access, Oid class_id, Oid object, int sub
     }
 }
 
-// The database that a command wants for itself; InvalidOid if there is none, or if the caller may not do
-// that anyway and will be told so by the command.
+// The database that a command wants for itself; InvalidOid if there is none, or if the caller may
+// not do that anyway and will be told so by the command.
 Oid wanted_database(Node* command) {
     const char* name = nullptr;
     bool copying = false;
@@ -48,7 +52,8 @@ Oid wanted_database(Node* command) {
             name = "template1";
             foreach (cell, reinterpret_cast<CreatedbStmt*>(command)->options) {
                 DefElem* option = lfirst_node(DefElem, cell);
-                if (strcmp(option->defname, "template") == 0 && option->arg) name = defGetString(option);
+                if (strcmp(option->defname, "template") == 0 && option->arg)
+                    name = defGetString(option);
             }
             copying = true;
             break;
@@ -65,7 +70,8 @@ Oid wanted_database(Node* command) {
             AlterDatabaseStmt* alter = reinterpret_cast<AlterDatabaseStmt*>(command);
             ListCell* cell;
             foreach (cell, alter->options) {
-                if (strcmp(lfirst_node(DefElem, cell)->defname, "tablespace") == 0) name = alter->dbname;
+                if (strcmp(lfirst_node(DefElem, cell)->defname, "tablespace") == 0)
+                    name = alter->dbname;
             }
             break;
         }
@@ -135,13 +141,15 @@ void keep_relay_out(Oid database) {
     TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), kLeaveTimeoutMs);
     while (relay_present(slot) && GetCurrentTimestamp() < deadline) {
         CHECK_FOR_INTERRUPTS();
-        ConditionVariableTimedSleep(&slot->progressed, 50, compat::wait_event("OutboxRelayLeaving"));
+        ConditionVariableTimedSleep(&slot->progressed, 50,
+                                    compat::wait_event("OutboxRelayLeaving"));
     }
     ConditionVariableCancelSleep();
 }
 
-// Emitting transactions hold the sequence from their first message on and lock a segment when they commit.
-// Dropping takes its locks in an order of its own, so without this the two could wait for each other.
+// Emitting transactions hold the sequence from their first message on and lock a segment when they
+// commit. Dropping takes its locks in an order of its own, so without this the two could wait for
+// each other.
 void lock_before_drop(Node* command) {
     if (!IsA(command, DropStmt)) return;
     DropStmt* drop = reinterpret_cast<DropStmt*>(command);
@@ -171,7 +179,8 @@ void on_process_utility(OUTBOX_PROCESS_UTILITY_PARAMETERS) {
         wake_relay_at_end();
         request_relay_at_end(MyDatabaseId);
     }
-    auto next = previous_process_utility_hook ? previous_process_utility_hook : standard_ProcessUtility;
+    auto next =
+        previous_process_utility_hook ? previous_process_utility_hook : standard_ProcessUtility;
     next(OUTBOX_PROCESS_UTILITY_ARGUMENTS);
 }
 

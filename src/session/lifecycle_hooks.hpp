@@ -1,4 +1,5 @@
-// Tells launcher and relays about what happens to databases and to the extension. Session's backend.
+// Tells launcher and relays about what happens to databases and to the extension. Session's
+// backend.
 #pragma once
 
 #include "pg/postgres.hpp"

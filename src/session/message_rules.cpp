@@ -11,7 +11,8 @@ namespace {
 // org.apache.kafka.common.internals.Topic: MAX_NAME_LENGTH and LEGAL_CHARS.
 constexpr size_t kMaxTopicLength = 249;
 const char* const kTopicHint =
-    "Kafka's topic names are 1 to 249 characters long and hold only letters, digits, \".\", \"_\" and \"-\".";
+    "Kafka's topic names are 1 to 249 characters long and hold only letters, digits, \".\", \"_\" "
+    "and \"-\".";
 
 bool is_topic_character(char c) {
     return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' ||
@@ -46,35 +47,39 @@ void check_topic(const char* topic, size_t length) {
 
 void check_headers(const Jsonb* headers) {
     if (!JB_ROOT_IS_OBJECT(headers)) {
-        ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("headers must be a JSON object"),
-                        errhint("Give names and values, as in '{\"type\": \"OrderCreated\"}'.")));
+        ereport(ERROR,
+                (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("headers must be a JSON object"),
+                 errhint("Give names and values, as in '{\"type\": \"OrderCreated\"}'.")));
     }
     JsonbValue id;
     id.type = jbvString;
     id.val.string.val = const_cast<char*>("id");
     id.val.string.len = 2;
     if (findJsonbValueFromContainer(const_cast<JsonbContainer*>(&headers->root), JB_FOBJECT, &id)) {
-        ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("header \"id\" is reserved"),
-                        errdetail("Every message carries the id that emit() returns in this header."),
-                        errhint("Give your own identifier another name.")));
+        ereport(ERROR,
+                (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("header \"id\" is reserved"),
+                 errdetail("Every message carries the id that emit() returns in this header."),
+                 errhint("Give your own identifier another name.")));
     }
 }
 
 void check_partition(int32 partition) {
     if (partition >= 0) return;
-    ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("partition must not be negative"),
-                    errdetail("It is %d.", partition),
+    ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+                    errmsg("partition must not be negative"), errdetail("It is %d.", partition),
                     errhint("Leave it out, or give NULL, to let the key decide.")));
 }
 
 void check_size(size_t key, size_t payload, size_t headers) {
     size_t size = key + payload + headers;
     if (size <= static_cast<size_t>(settings.max_message_bytes)) return;
-    ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED), errmsg("message is too large"),
-                    errdetail("Key, payload and headers have %zu bytes; outbox.max_message_bytes is %d.", size,
-                              settings.max_message_bytes),
-                    errhint("Send a reference instead of the data, or raise outbox.max_message_bytes together "
-                            "with message.max.bytes of the broker or max.message.bytes of the topic.")));
+    ereport(
+        ERROR,
+        (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED), errmsg("message is too large"),
+         errdetail("Key, payload and headers have %zu bytes; outbox.max_message_bytes is %d.", size,
+                   settings.max_message_bytes),
+         errhint("Send a reference instead of the data, or raise outbox.max_message_bytes together "
+                 "with message.max.bytes of the broker or max.message.bytes of the topic.")));
 }
 
 void check_session_can_emit() {
@@ -85,7 +90,8 @@ void check_session_can_emit() {
                         errhint("Add outbox to shared_preload_libraries and restart the server.")));
     }
     if (RecoveryInProgress()) {
-        ereport(ERROR, (errcode(ERRCODE_READ_ONLY_SQL_TRANSACTION), errmsg("cannot emit on a standby server"),
+        ereport(ERROR, (errcode(ERRCODE_READ_ONLY_SQL_TRANSACTION),
+                        errmsg("cannot emit on a standby server"),
                         errhint("Connect to the primary server.")));
     }
     if (XactReadOnly) {

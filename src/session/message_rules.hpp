@@ -5,8 +5,8 @@
 
 namespace outbox {
 
-// Raises 22004 or 22023, with detail and hint, unless `topic` is a name that Kafka accepts: 1 to 249
-// characters of [a-zA-Z0-9._-], not "." or "..".
+// Raises 22004 or 22023, with detail and hint, unless `topic` is a name that Kafka accepts: 1 to
+// 249 characters of [a-zA-Z0-9._-], not "." or "..".
 void check_topic(const char* topic, size_t length);
 
 // Raises 22023 unless `headers` is an object without a header called id.

@@ -1,4 +1,5 @@
-// What operators and monitoring call: status, waiting, pausing, resuming, discarding. Session's backend.
+// What operators and monitoring call: status, waiting, pausing, resuming, discarding. Session's
+// backend.
 #include "pg/postgres.hpp"
 #include "session/commit.hpp"
 #include "settings.hpp"
@@ -15,8 +16,8 @@ namespace {
 
 // A relay's slot, copied under its mutex.
 struct SlotView {
-    bool there;     // a slot exists
-    bool working;   // a relay has loaded its state and tells the truth
+    bool there;    // a slot exists
+    bool working;  // a relay has loaded its state and tells the truth
     RelayState state;
     pid_t relay_pid;
     pid_t sink_pid;
@@ -34,7 +35,8 @@ struct SlotView {
 };
 
 bool is_working(RelayState state) {
-    return state == RelayState::Connecting || state == RelayState::Running || state == RelayState::Waiting;
+    return state == RelayState::Connecting || state == RelayState::Running ||
+           state == RelayState::Waiting;
 }
 
 SlotView look_at_slot() {
@@ -73,8 +75,8 @@ Schema required_schema() {
     return schema;
 }
 
-// These functions read and write the extension's tables for callers who may call them but have no right on
-// the tables, as the owner of the extension.
+// These functions read and write the extension's tables for callers who may call them but have no
+// right on the tables, as the owner of the extension.
 class AsOwner {
   public:
     AsOwner() {
@@ -87,7 +89,8 @@ class AsOwner {
   private:
     static Oid extension_owner() {
         HeapTuple tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(find_sequence()));
-        if (!HeapTupleIsValid(tuple)) elog(ERROR, "cache lookup failed for outbox.message_position");
+        if (!HeapTupleIsValid(tuple))
+            elog(ERROR, "cache lookup failed for outbox.message_position");
         Oid owner = reinterpret_cast<Form_pg_class>(GETSTRUCT(tuple))->relowner;
         ReleaseSysCache(tuple);
         return owner;
@@ -97,17 +100,21 @@ class AsOwner {
 };
 
 int64 wait_deadline_ms(Interval* timeout) {
-    double milliseconds = static_cast<double>(timeout->time) / 1000.0 +
-                          (static_cast<double>(timeout->day) + 30.0 * timeout->month) * SECS_PER_DAY * 1000.0;
+    double milliseconds =
+        static_cast<double>(timeout->time) / 1000.0 +
+        (static_cast<double>(timeout->day) + 30.0 * timeout->month) * SECS_PER_DAY * 1000.0;
     if (milliseconds < 0) {
-        ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("timeout must not be negative")));
+        ereport(ERROR,
+                (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("timeout must not be negative")));
     }
     return milliseconds > 1e15 ? INT64CONST(1000000000000000) : static_cast<int64>(milliseconds);
 }
 
-// A relay at work has looked at the log since, has read up to `last`, and nothing up to there is on its way.
+// A relay at work has looked at the log since, has read up to `last`, and nothing up to there is on
+// its way.
 bool is_delivered(const SlotView& view, uint64 snapshots, int64 last) {
-    return view.working && view.snapshots > snapshots + 1 && view.watermark >= last && view.first_in_flight > last;
+    return view.working && view.snapshots > snapshots + 1 && view.watermark >= last &&
+           view.first_in_flight > last;
 }
 
 void stop_waiting(int, Datum slot) {
@@ -139,7 +146,8 @@ OUTBOX_SQL_FUNCTION(outbox_relay_status) {
         kColumns
     };
     TupleDesc shape;
-    if (get_call_result_type(fcinfo, nullptr, &shape) != TYPEFUNC_COMPOSITE) elog(ERROR, "not a row type");
+    if (get_call_result_type(fcinfo, nullptr, &shape) != TYPEFUNC_COMPOSITE)
+        elog(ERROR, "not a row type");
     shape = BlessTupleDesc(shape);
     Schema schema = required_schema();
     AsOwner owner;
@@ -159,7 +167,8 @@ OUTBOX_SQL_FUNCTION(outbox_relay_status) {
     int64 backlog = Max(last - view.watermark, INT64CONST(0)) + view.unsettled + view.deferred;
     Row oldest;
     TimestampTz oldest_time = 0;
-    bool has_oldest = backlog > 0 && first_unsettled(schema, GetActiveSnapshot(), progress, true, &oldest);
+    bool has_oldest =
+        backlog > 0 && first_unsettled(schema, GetActiveSnapshot(), progress, true, &oldest);
     if (has_oldest) oldest_time = oldest.time;
     int64 deferred_position;
     TimestampTz deferred_time;
@@ -188,9 +197,10 @@ OUTBOX_SQL_FUNCTION(outbox_relay_status) {
     values[kSink] = CStringGetTextDatum(view.sink_name);
     nulls[kSink] = view.sink_name[0] == '\0';
     nulls[kSinkStatistics] = view.sink_statistics[0] == '\0';
-    values[kSinkStatistics] = nulls[kSinkStatistics]
-                                  ? static_cast<Datum>(0)
-                                  : DirectFunctionCall1(jsonb_in, CStringGetDatum(view.sink_statistics));
+    values[kSinkStatistics] =
+        nulls[kSinkStatistics]
+            ? static_cast<Datum>(0)
+            : DirectFunctionCall1(jsonb_in, CStringGetDatum(view.sink_statistics));
     values[kWatermark] = Int64GetDatum(view.watermark);
     values[kActiveSegment] = Int32GetDatum(static_cast<int32>(view.active_segment) + 1);
     PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(shape, values, nulls)));
@@ -260,9 +270,12 @@ OUTBOX_SQL_FUNCTION(outbox_pause) {
     Standing standing = read_standing(schema, GetActiveSnapshot());
     PopActiveSnapshot();
     if (standing == Standing::Foreign) {
-        ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-                        errmsg("the relay rests already: these messages were written by another server or database"),
-                        errhint("outbox.resume() publishes them, outbox.discard_backlog() gives them up.")));
+        ereport(
+            ERROR,
+            (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+             errmsg("the relay rests already: these messages were written by another server or "
+                    "database"),
+             errhint("outbox.resume() publishes them, outbox.discard_backlog() gives them up.")));
     }
     adopt(true);
     owner.end();
@@ -288,15 +301,18 @@ OUTBOX_SQL_FUNCTION(outbox_discard_backlog) {
     PushActiveSnapshot(GetLatestSnapshot());
     Standing standing = read_standing(schema, GetActiveSnapshot());
     SlotView view = look_at_slot();
-    bool rests = view.relay_pid == 0 || view.state == RelayState::Paused || view.state == RelayState::Foreign;
+    bool rests = view.relay_pid == 0 || view.state == RelayState::Paused ||
+                 view.state == RelayState::Foreign;
     if ((standing != Standing::Paused && standing != Standing::Foreign) || !rests) {
-        ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-                        errmsg("the backlog can be discarded only while the relay rests"),
-                        errdetail("Its state is \"%s\".", relay_state_name(view.state)),
-                        errhint("Call outbox.pause(), commit, and wait until outbox.status shows it.")));
+        ereport(ERROR,
+                (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+                 errmsg("the backlog can be discarded only while the relay rests"),
+                 errdetail("Its state is \"%s\".", relay_state_name(view.state)),
+                 errhint("Call outbox.pause(), commit, and wait until outbox.status shows it.")));
     }
     Progress progress = load_progress();
-    int64 discarded = settle_visible(schema, GetActiveSnapshot(), last, &progress) + progress.deferred;
+    int64 discarded =
+        settle_visible(schema, GetActiveSnapshot(), last, &progress) + progress.deferred;
     spi_begin();
     spi_execute("DELETE FROM outbox.deferred WHERE state <> 'parked'", SPI_OK_DELETE);
     spi_end();

@@ -10,7 +10,9 @@ namespace {
 constexpr size_t kFirstCapacity = 4096;
 
 // Messages up to work_mem stay in memory, as the server's own sorts and tuple stores do it.
-size_t memory_limit() { return static_cast<size_t>(work_mem) * 1024; }
+size_t memory_limit() {
+    return static_cast<size_t>(work_mem) * 1024;
+}
 
 uint32 put_varlena(char* start, uint32* at, const char* data, size_t length) {
     *at = INTALIGN(*at);
@@ -37,7 +39,8 @@ void TransactionBuffer::append(const MessageParts& parts) {
     uint32 at = sizeof(BufferedMessage);
     message->topic = put_varlena(start, &at, parts.topic, parts.topic_length);
     if (parts.key) message->key = put_varlena(start, &at, parts.key, parts.key_length);
-    if (parts.payload) message->payload = put_varlena(start, &at, parts.payload, parts.payload_length);
+    if (parts.payload)
+        message->payload = put_varlena(start, &at, parts.payload, parts.payload_length);
     if (parts.headers) {
         message->headers =
             put_varlena(start, &at, VARDATA(const_cast<Jsonb*>(parts.headers)), headers_length);
@@ -50,12 +53,14 @@ void TransactionBuffer::append(const MessageParts& parts) {
 // Room for `size` bytes behind what is used; the caller adds what it really used.
 char* TransactionBuffer::reserve(size_t size) {
     if (!context_) {
-        context_ = AllocSetContextCreate(TopTransactionContext, "outbox messages", ALLOCSET_DEFAULT_SIZES);
+        context_ =
+            AllocSetContextCreate(TopTransactionContext, "outbox messages", ALLOCSET_DEFAULT_SIZES);
     }
     if (used_ > 0 && used_ + size > memory_limit()) spill();
     if (used_ + size > capacity_) {
         size_t capacity = Max(capacity_, kFirstCapacity);
-        while (capacity < used_ + size) capacity *= 2;
+        while (capacity < used_ + size)
+            capacity *= 2;
         memory_ = static_cast<char*>(memory_ ? repalloc_huge(memory_, capacity)
                                              : MemoryContextAllocHuge(context_, capacity));
         capacity_ = capacity;
@@ -67,21 +72,21 @@ char* TransactionBuffer::reserve(size_t size) {
 void TransactionBuffer::spill() {
     MemoryContext caller = MemoryContextSwitchTo(context_);
     ResourceOwner owner = CurrentResourceOwner;
-    // The file belongs to the whole transaction, not to the portal or subtransaction that is running.
+    // The file belongs to the whole transaction, not to the portal or subtransaction that is
+    // running.
     CurrentResourceOwner = TopTransactionResourceOwner;
     PG_TRY();
     {
         if (!file_) file_ = BufFileCreateTemp(false);
-        // Not necessarily where the file stands: a cut may have left older bytes behind, or a reader its place.
+        // Not necessarily where the file stands: a cut may have left older bytes behind, or a
+        // reader its place.
         if (BufFileSeek(file_, 0, static_cast<off_t>(in_file_), SEEK_SET) != 0) {
             elog(ERROR, "could not seek in temporary file");
         }
         BufFileWrite(file_, memory_, used_);
     }
     PG_FINALLY();
-    {
-        CurrentResourceOwner = owner;
-    }
+    { CurrentResourceOwner = owner; }
     PG_END_TRY();
     MemoryContextSwitchTo(caller);
     in_file_ += used_;
@@ -132,12 +137,15 @@ void TransactionBuffer::release() {
     forget();
 }
 
-void TransactionBuffer::forget() { *this = TransactionBuffer(); }
+void TransactionBuffer::forget() {
+    *this = TransactionBuffer();
+}
 
 void TransactionBuffer::begin_read() {
     read_offset_ = 0;
     read_count_ = 0;
-    if (file_ && BufFileSeek(file_, 0, 0, SEEK_SET) != 0) elog(ERROR, "could not rewind temporary file");
+    if (file_ && BufFileSeek(file_, 0, 0, SEEK_SET) != 0)
+        elog(ERROR, "could not rewind temporary file");
 }
 
 const BufferedMessage* TransactionBuffer::next() {

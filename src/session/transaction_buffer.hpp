@@ -1,15 +1,17 @@
 // The messages of one transaction between emit() and its commit. Session's backend.
 //
-// States: empty -> filled (append) -> empty (release before the end of its transaction, forget after it). Memory up to a limit,
-// then a temporary file; what a ROLLBACK TO undoes is cut off at the end, so order costs nothing.
+// States: empty -> filled (append) -> empty (release before the end of its transaction, forget
+// after it). Memory up to a limit, then a temporary file; what a ROLLBACK TO undoes is cut off at
+// the end, so order costs nothing.
 #pragma once
 
 #include "pg/postgres.hpp"
 
 namespace outbox {
 
-// One message as it is kept in the buffer: this head, then topic, key, payload and headers as varlenas with
-// four-byte headers, each aligned to four bytes, so that they serve as Datums where they lie.
+// One message as it is kept in the buffer: this head, then topic, key, payload and headers as
+// varlenas with four-byte headers, each aligned to four bytes, so that they serve as Datums where
+// they lie.
 struct BufferedMessage {
     uint32 size;  // of everything, a multiple of eight
     int32 partition;
@@ -20,7 +22,9 @@ struct BufferedMessage {
     uint32 headers;
     bool has_partition;
 
-    Datum value(uint32 offset) const { return PointerGetDatum(reinterpret_cast<const char*>(this) + offset); }
+    Datum value(uint32 offset) const {
+        return PointerGetDatum(reinterpret_cast<const char*>(this) + offset);
+    }
 };
 
 // What goes into one message; texts are UTF-8 already.
@@ -39,7 +43,8 @@ struct MessageParts {
 
 class TransactionBuffer {
   public:
-    // Adds a message in the current subtransaction. Raises on lack of memory or of temporary file space.
+    // Adds a message in the current subtransaction. Raises on lack of memory or of temporary file
+    // space.
     void append(const MessageParts& parts);
 
     // A subtransaction ended: its messages become its parent's, or are dropped.
@@ -55,8 +60,8 @@ class TransactionBuffer {
     int64 count() const { return count_; }
     bool empty() const { return count_ == 0; }
 
-    // Reads the messages in order: begin_read, then next until nullptr. A message lies in the buffer
-    // or, if it comes from the temporary file, in the current memory context.
+    // Reads the messages in order: begin_read, then next until nullptr. A message lies in the
+    // buffer or, if it comes from the temporary file, in the current memory context.
     void begin_read();
     const BufferedMessage* next();
 

@@ -1,4 +1,5 @@
-// Headers of a message: from the JSON that emit() was given to names and values. Backends and relay.
+// Headers of a message: from the JSON that emit() was given to names and values. Backends and
+// relay.
 #include "shared/headers.hpp"
 
 #include "protocol/frames.hpp"
@@ -32,7 +33,8 @@ const char* value_text(const JsonbValue* value, size_t* length) {
             *length = static_cast<size_t>(value->val.string.len);
             return to_utf8(value->val.string.val, length);
         case jbvNumeric:
-            text = DatumGetCString(DirectFunctionCall1(numeric_out, NumericGetDatum(value->val.numeric)));
+            text = DatumGetCString(
+                DirectFunctionCall1(numeric_out, NumericGetDatum(value->val.numeric)));
             break;
         case jbvBool:
             text = value->val.boolean ? "true" : "false";

@@ -1,4 +1,5 @@
-// Sets up the shared memory and offers the few operations on it that several processes use. Any process.
+// Sets up the shared memory and offers the few operations on it that several processes use. Any
+// process.
 #include "shared/shared_state.hpp"
 
 #include "settings.hpp"
@@ -13,7 +14,8 @@ shmem_startup_hook_type previous_startup_hook = nullptr;
 const char* const kTranche = "outbox";
 
 Size shared_size() {
-    return add_size(offsetof(SharedState, slots), mul_size(settings.max_databases, sizeof(RelaySlot)));
+    return add_size(offsetof(SharedState, slots),
+                    mul_size(settings.max_databases, sizeof(RelaySlot)));
 }
 
 void request_memory() {
@@ -75,12 +77,13 @@ const char* relay_state_name(RelayState state) {
     return "unknown";
 }
 
-// Reads `database` without the lock: an Oid is read in one piece, and a slot that changes hands meanwhile
-// costs a wake-up too many or is found by the next look.
+// Reads `database` without the lock: an Oid is read in one piece, and a slot that changes hands
+// meanwhile costs a wake-up too many or is found by the next look.
 RelaySlot* find_slot(Oid database) {
     static int last = 0;
     if (!shared || database == InvalidOid) return nullptr;
-    if (last < shared->slot_count && shared->slots[last].database == database) return &shared->slots[last];
+    if (last < shared->slot_count && shared->slots[last].database == database)
+        return &shared->slots[last];
     for (int i = 0; i < shared->slot_count; ++i) {
         if (shared->slots[i].database == database) {
             last = i;
@@ -94,7 +97,8 @@ void request_relay(Oid database) {
     if (!shared) return;
     LWLockAcquire(shared->lock, LW_EXCLUSIVE);
     bool known = database == InvalidOid;
-    for (int i = 0; i < shared->request_count && !known; ++i) known = shared->requests[i] == database;
+    for (int i = 0; i < shared->request_count && !known; ++i)
+        known = shared->requests[i] == database;
     if (database == InvalidOid || (!known && shared->request_count == kMaxRequests)) {
         shared->requests_lost = true;
     } else if (!known) {
@@ -108,8 +112,8 @@ void request_relay(Oid database) {
 void wake_relay(Oid database) {
     RelaySlot* slot = find_slot(database);
     if (slot) {
-        // Without the mutex: the latch stays valid memory for ever, and a relay that has just left looks
-        // at the log when it starts.
+        // Without the mutex: the latch stays valid memory for ever, and a relay that has just left
+        // looks at the log when it starts.
         Latch* latch = *const_cast<Latch* volatile*>(&slot->latch);
         if (latch) SetLatch(latch);
         // A slot without a process is on the launcher's list already.
@@ -121,7 +125,8 @@ void wake_relay(Oid database) {
 bool is_held(Oid database) {
     bool held = false;
     LWLockAcquire(shared->lock, LW_SHARED);
-    for (const Hold& hold : shared->holds) held = held || hold.database == database;
+    for (const Hold& hold : shared->holds)
+        held = held || hold.database == database;
     LWLockRelease(shared->lock);
     return held;
 }

@@ -1,8 +1,10 @@
-// What sessions, launcher and relays share in memory: one slot per relay, requests, holds. Any process.
+// What sessions, launcher and relays share in memory: one slot per relay, requests, holds. Any
+// process.
 //
-// Locks. SharedState::lock (an LWLock) guards which database has which slot, the requests and the holds.
-// RelaySlot::mutex (a spinlock) guards the fields of a slot that are read together; a few are atomics and
-// read alone. Nothing here is a pointer into one process; a Latch lives in shared memory.
+// Locks. SharedState::lock (an LWLock) guards which database has which slot, the requests and the
+// holds. RelaySlot::mutex (a spinlock) guards the fields of a slot that are read together; a few
+// are atomics and read alone. Nothing here is a pointer into one process; a Latch lives in shared
+// memory.
 #pragma once
 
 #include "pg/postgres.hpp"
@@ -28,7 +30,7 @@ const char* relay_state_name(RelayState state);
 enum class RelayEnd : uint8_t {
     Error,   // it crashed, was terminated, or could not start: start again, with backoff
     Absent,  // its database does not have the extension: forget it until somebody asks
-    Asked,   // it was asked to leave its database, or its database's settings changed: start at once
+    Asked,  // it was asked to leave its database, or its database's settings changed: start at once
 };
 
 constexpr int kErrorLength = 400;
@@ -42,10 +44,10 @@ struct RelaySlot {
 
     slock_t mutex;
     // Under mutex:
-    pid_t pid;          // 0: no process
-    Latch* latch;       // of that process
-    RelayEnd end;       // how the last process ended
-    bool leave;         // please leave the database, now
+    pid_t pid;     // 0: no process
+    Latch* latch;  // of that process
+    RelayEnd end;  // how the last process ended
+    bool leave;    // please leave the database, now
     RelayState state;
     pid_t sink_pid;
     int64_t delivered;
@@ -60,10 +62,10 @@ struct RelaySlot {
     char sink_name[kNameLength];
     char sink_statistics[kStatisticsLength];
 
-    pg_atomic_uint32 active_segment;   // 0-based; a hint to writers, see storage/segments.hpp
-    pg_atomic_uint32 identified;       // 1: the relay knows whose messages these are
-    pg_atomic_uint32 waiters;          // sessions in wait_for_delivery()
-    ConditionVariable progressed;      // watermark, in-flight set or snapshots changed
+    pg_atomic_uint32 active_segment;  // 0-based; a hint to writers, see storage/segments.hpp
+    pg_atomic_uint32 identified;      // 1: the relay knows whose messages these are
+    pg_atomic_uint32 waiters;         // sessions in wait_for_delivery()
+    ConditionVariable progressed;     // watermark, in-flight set or snapshots changed
 };
 
 // A session that is about to drop, rename, move or copy a database keeps relays out of it.
@@ -72,8 +74,8 @@ struct Hold {
     pid_t holder;
 };
 
-// A database whose relay has not looked yet whose messages it holds, and the lowest position that was
-// written there since the server started: anything lower came with a copy.
+// A database whose relay has not looked yet whose messages it holds, and the lowest position that
+// was written there since the server started: anything lower came with a copy.
 struct Newcomer {
     Oid database;  // InvalidOid: free
     int64 first_position;
@@ -90,7 +92,7 @@ struct SharedState {
     int slot_count;
     Hold holds[kMaxHolds];
     Newcomer newcomers[kMaxNewcomers];
-    int request_count;            // databases that want a relay looked into
+    int request_count;  // databases that want a relay looked into
     Oid requests[kMaxRequests];
     bool requests_lost;  // more than fit: the launcher looks at every database
     RelaySlot slots[FLEXIBLE_ARRAY_MEMBER];
@@ -105,7 +107,8 @@ void install_shared_memory();
 // The slot of a database, or nullptr. Cheap: remembers where it was last.
 RelaySlot* find_slot(Oid database);
 
-// Wakes the relay of a database, or asks the launcher for one. Cannot fail; callable while committing.
+// Wakes the relay of a database, or asks the launcher for one. Cannot fail; callable while
+// committing.
 void wake_relay(Oid database);
 
 // Asks the launcher to look into a database (InvalidOid: into all of them).
@@ -114,8 +117,8 @@ void request_relay(Oid database);
 // Whether some session keeps relays out of `database`.
 bool is_held(Oid database);
 
-// Notes the first position that a transaction writes, until the database's relay knows whose messages these
-// are. Cheap afterwards.
+// Notes the first position that a transaction writes, until the database's relay knows whose
+// messages these are. Cheap afterwards.
 void note_first_position(int64 position);
 
 // For the relay: the lowest position noted for this database, PG_INT64_MAX if none.

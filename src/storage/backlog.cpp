@@ -1,4 +1,5 @@
-// What the log holds beyond the saved progress, seen from outside the relay's memory. Sessions and relay.
+// What the log holds beyond the saved progress, seen from outside the relay's memory. Sessions and
+// relay.
 #include "storage/backlog.hpp"
 
 namespace outbox {
@@ -27,8 +28,9 @@ class RangeList {
         if (count == capacity_) {
             capacity_ = Max(64, capacity_ * 2);
             Size bytes = sizeof(PositionRange) * static_cast<Size>(capacity_);
-            list = static_cast<PositionRange*>(list ? repalloc_huge(list, bytes)
-                                                    : MemoryContextAllocHuge(CurrentMemoryContext, bytes));
+            list = static_cast<PositionRange*>(
+                list ? repalloc_huge(list, bytes)
+                     : MemoryContextAllocHuge(CurrentMemoryContext, bytes));
         }
         list[count++] = PositionRange{from, to};
     }
@@ -40,8 +42,8 @@ class RangeList {
     int capacity_ = 0;
 };
 
-// Adds to `left` what between `from` and `to` is not a committed message and may yet become one; returns the
-// number of committed messages. `*highest` becomes the highest position with a row.
+// Adds to `left` what between `from` and `to` is not a committed message and may yet become one;
+// returns the number of committed messages. `*highest` becomes the highest position with a row.
 int64 skip_visible(LogReader* reader, int64 from, int64 to, RangeList* left, int64* highest) {
     int64 visible = 0;
     int64 expected = from;
@@ -63,7 +65,8 @@ int64 skip_visible(LogReader* reader, int64 from, int64 to, RangeList* left, int
 
 }  // namespace
 
-bool first_unsettled(const Schema& schema, Snapshot snapshot, const Progress& progress, bool wait, Row* row) {
+bool first_unsettled(const Schema& schema, Snapshot snapshot, const Progress& progress, bool wait,
+                     Row* row) {
     LogReader reader;
     if (!reader.open(schema, snapshot, wait)) return false;
     bool found = false;

@@ -1,4 +1,5 @@
-// The messages that were taken out of the log because their topic, or the broker, does not take them.
+// The messages that were taken out of the log because their topic, or the broker, does not take
+// them.
 #include "storage/deferred.hpp"
 
 #include "storage/spi.hpp"
@@ -76,22 +77,26 @@ void defer(const Row& row, DeferredState state, int32 error_code, const char* er
     if (error_code == 0) nulls[9] = 'n';
     if (error[0] == '\0') nulls[10] = 'n';
     spi_begin();
-    spi_execute("INSERT INTO outbox.deferred (position, time, id, partition, topic, key, payload, headers, state, "
-                "error_code, error, deferred_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, "
-                "pg_catalog.clock_timestamp()) ON CONFLICT (position) DO NOTHING",
-                SPI_OK_INSERT, lengthof(values), types, values, nulls);
+    spi_execute(
+        "INSERT INTO outbox.deferred (position, time, id, partition, topic, key, payload, headers, "
+        "state, "
+        "error_code, error, deferred_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, "
+        "pg_catalog.clock_timestamp()) ON CONFLICT (position) DO NOTHING",
+        SPI_OK_INSERT, lengthof(values), types, values, nulls);
     spi_end();
 }
 
 void each_deferred(const char* topic, int64 after, int most,
-                   bool (*take)(void* context, const Row& row, DeferredState state), void* context) {
+                   bool (*take)(void* context, const Row& row, DeferredState state),
+                   void* context) {
     Oid types[] = {TEXTOID, INT8OID, INT8OID};
     Datum values[] = {CStringGetTextDatum(topic), Int64GetDatum(after), Int64GetDatum(most)};
     spi_begin();
-    spi_execute("SELECT position, time, id, partition, topic, key, payload, headers, state = 'suspect' "
-                "FROM outbox.deferred WHERE topic = $1 AND position > $2 AND state <> 'parked' "
-                "ORDER BY position LIMIT $3",
-                SPI_OK_SELECT, lengthof(values), types, values);
+    spi_execute(
+        "SELECT position, time, id, partition, topic, key, payload, headers, state = 'suspect' "
+        "FROM outbox.deferred WHERE topic = $1 AND position > $2 AND state <> 'parked' "
+        "ORDER BY position LIMIT $3",
+        SPI_OK_SELECT, lengthof(values), types, values);
     for (uint64 i = 0; i < SPI_processed; ++i) {
         Row row;
         bool null;
@@ -106,19 +111,23 @@ void suspect_deferred(int64 position) {
     Oid types[] = {INT8OID};
     Datum values[] = {Int64GetDatum(position)};
     spi_begin();
-    spi_execute("UPDATE outbox.deferred SET state = 'suspect' WHERE position = $1 AND state = 'waiting'",
-                SPI_OK_UPDATE, 1, types, values);
+    spi_execute(
+        "UPDATE outbox.deferred SET state = 'suspect' WHERE position = $1 AND state = 'waiting'",
+        SPI_OK_UPDATE, 1, types, values);
     spi_end();
 }
 
 void remove_deferred(const int64* positions, int count) {
     Datum* elements = static_cast<Datum*>(palloc(sizeof(Datum) * static_cast<size_t>(count)));
-    for (int i = 0; i < count; ++i) elements[i] = Int64GetDatum(positions[i]);
-    ArrayType* array = construct_array(elements, count, INT8OID, 8, FLOAT8PASSBYVAL, TYPALIGN_DOUBLE);
+    for (int i = 0; i < count; ++i)
+        elements[i] = Int64GetDatum(positions[i]);
+    ArrayType* array =
+        construct_array(elements, count, INT8OID, 8, FLOAT8PASSBYVAL, TYPALIGN_DOUBLE);
     Oid types[] = {INT8ARRAYOID};
     Datum values[] = {PointerGetDatum(array)};
     spi_begin();
-    spi_execute("DELETE FROM outbox.deferred WHERE position = ANY ($1)", SPI_OK_DELETE, 1, types, values);
+    spi_execute("DELETE FROM outbox.deferred WHERE position = ANY ($1)", SPI_OK_DELETE, 1, types,
+                values);
     spi_end();
     pfree(array);
     pfree(elements);
@@ -126,16 +135,20 @@ void remove_deferred(const int64* positions, int count) {
 
 int64 park(int64 position, int32 error_code, const char* error) {
     Oid types[] = {INT8OID, INT4OID, TEXTOID};
-    Datum values[] = {Int64GetDatum(position), Int32GetDatum(error_code), CStringGetTextDatum(error)};
+    Datum values[] = {Int64GetDatum(position), Int32GetDatum(error_code),
+                      CStringGetTextDatum(error)};
     spi_begin();
-    spi_execute("UPDATE outbox.deferred SET state = 'parked', error_code = $2, error = $3 WHERE position = $1",
-                SPI_OK_UPDATE, 3, types, values);
+    spi_execute(
+        "UPDATE outbox.deferred SET state = 'parked', error_code = $2, error = $3 WHERE position = "
+        "$1",
+        SPI_OK_UPDATE, 3, types, values);
     int64 parked = static_cast<int64>(SPI_processed);
-    spi_execute("UPDATE outbox.deferred AS d SET state = 'parked', "
-                "error = pg_catalog.format('behind message %s of the same key', p.id) "
-                "FROM outbox.deferred AS p WHERE p.position = $1 AND d.topic = p.topic AND d.key = p.key "
-                "AND d.position > p.position AND d.state <> 'parked'",
-                SPI_OK_UPDATE, 1, types, values);
+    spi_execute(
+        "UPDATE outbox.deferred AS d SET state = 'parked', "
+        "error = pg_catalog.format('behind message %s of the same key', p.id) "
+        "FROM outbox.deferred AS p WHERE p.position = $1 AND d.topic = p.topic AND d.key = p.key "
+        "AND d.position > p.position AND d.state <> 'parked'",
+        SPI_OK_UPDATE, 1, types, values);
     parked += static_cast<int64>(SPI_processed);
     spi_end();
     return parked;
@@ -144,22 +157,26 @@ int64 park(int64 position, int32 error_code, const char* error) {
 bool key_is_parked(const Row& row) {
     if (!row.key) return false;
     Oid types[] = {TEXTOID, BYTEAOID};
-    Datum values[] = {bytes_datum(row.topic, row.topic_length), bytes_datum(row.key, row.key_length)};
+    Datum values[] = {bytes_datum(row.topic, row.topic_length),
+                      bytes_datum(row.key, row.key_length)};
     spi_begin();
-    spi_execute("SELECT FROM outbox.deferred WHERE topic = $1 AND pg_catalog.md5(key) = pg_catalog.md5($2) "
-                "AND key = $2 AND state = 'parked' LIMIT 1",
-                SPI_OK_SELECT, lengthof(values), types, values);
+    spi_execute(
+        "SELECT FROM outbox.deferred WHERE topic = $1 AND pg_catalog.md5(key) = pg_catalog.md5($2) "
+        "AND key = $2 AND state = 'parked' LIMIT 1",
+        SPI_OK_SELECT, lengthof(values), types, values);
     bool parked = SPI_processed > 0;
     spi_end();
     return parked;
 }
 
-void each_deferred_topic(void (*found)(void* context, const char* topic, int64 waiting, int64 parked),
+void each_deferred_topic(void (*found)(void* context, const char* topic, int64 waiting,
+                                       int64 parked),
                          void* context) {
     spi_begin();
-    spi_execute("SELECT topic, pg_catalog.count(*) FILTER (WHERE state <> 'parked'), "
-                "pg_catalog.count(*) FILTER (WHERE state = 'parked') FROM outbox.deferred GROUP BY topic",
-                SPI_OK_SELECT);
+    spi_execute(
+        "SELECT topic, pg_catalog.count(*) FILTER (WHERE state <> 'parked'), "
+        "pg_catalog.count(*) FILTER (WHERE state = 'parked') FROM outbox.deferred GROUP BY topic",
+        SPI_OK_SELECT);
     for (uint64 i = 0; i < SPI_processed; ++i) {
         bool null;
         char* topic = TextDatumGetCString(spi_value(i, 1, &null));
@@ -170,8 +187,10 @@ void each_deferred_topic(void (*found)(void* context, const char* topic, int64 w
 
 bool oldest_deferred(int64* position, TimestampTz* time) {
     spi_begin();
-    spi_execute("SELECT position, time FROM outbox.deferred WHERE state <> 'parked' ORDER BY position LIMIT 1",
-                SPI_OK_SELECT);
+    spi_execute(
+        "SELECT position, time FROM outbox.deferred WHERE state <> 'parked' ORDER BY position "
+        "LIMIT 1",
+        SPI_OK_SELECT);
     bool found = SPI_processed > 0;
     if (found) {
         bool null;

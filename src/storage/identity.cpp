@@ -1,4 +1,5 @@
-// Whose messages these are: the server and database that may publish them. Relay and operators' functions.
+// Whose messages these are: the server and database that may publish them. Relay and operators'
+// functions.
 #include "storage/identity.hpp"
 
 #include "storage/spi.hpp"
@@ -36,21 +37,23 @@ Standing read_standing(const Schema& schema, Snapshot snapshot) {
 
 void adopt(bool paused) {
     Oid types[] = {INT8OID, OIDOID, BOOLOID};
-    Datum values[] = {Int64GetDatum(static_cast<int64>(GetSystemIdentifier())), ObjectIdGetDatum(MyDatabaseId),
-                      BoolGetDatum(paused)};
+    Datum values[] = {Int64GetDatum(static_cast<int64>(GetSystemIdentifier())),
+                      ObjectIdGetDatum(MyDatabaseId), BoolGetDatum(paused)};
     spi_begin();
     spi_execute("LOCK TABLE outbox.identity IN SHARE ROW EXCLUSIVE MODE", SPI_OK_UTILITY);
     spi_execute("DELETE FROM outbox.identity", SPI_OK_DELETE);
-    spi_execute("INSERT INTO outbox.identity (system_identifier, database_oid, paused) VALUES ($1, $2, $3)",
-                SPI_OK_INSERT, 3, types, values);
+    spi_execute(
+        "INSERT INTO outbox.identity (system_identifier, database_oid, paused) VALUES ($1, $2, $3)",
+        SPI_OK_INSERT, 3, types, values);
     spi_end();
 }
 
 void mark_foreign() {
     spi_begin();
-    spi_execute("INSERT INTO outbox.identity (system_identifier, database_oid, paused) SELECT 0, 0, false "
-                "WHERE NOT EXISTS (SELECT FROM outbox.identity WHERE system_identifier = 0)",
-                SPI_OK_INSERT);
+    spi_execute(
+        "INSERT INTO outbox.identity (system_identifier, database_oid, paused) SELECT 0, 0, false "
+        "WHERE NOT EXISTS (SELECT FROM outbox.identity WHERE system_identifier = 0)",
+        SPI_OK_INSERT);
     spi_end();
 }
 

@@ -1,4 +1,5 @@
-// Whose messages these are: the server and database that may publish them. Relay and operators' functions.
+// Whose messages these are: the server and database that may publish them. Relay and operators'
+// functions.
 #pragma once
 
 #include "pg/postgres.hpp"
@@ -16,7 +17,8 @@ enum class Standing : uint8_t {
 // Reads the table `identity` under the given snapshot. `schema` must be current.
 Standing read_standing(const Schema& schema, Snapshot snapshot);
 
-// Replaces what stands there by this server and database. `paused` tells whether the relay is to rest.
+// Replaces what stands there by this server and database. `paused` tells whether the relay is to
+// rest.
 void adopt(bool paused);
 
 // Notes that rows have come that are not this server's to publish.

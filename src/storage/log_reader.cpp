@@ -1,4 +1,5 @@
-// Reads the message log in the order of positions, across all segments. Relay, and sessions for status.
+// Reads the message log in the order of positions, across all segments. Relay, and sessions for
+// status.
 #include "storage/log_reader.hpp"
 
 namespace outbox {
@@ -12,7 +13,9 @@ bool lock(Oid relation, bool wait) {
 }
 
 // A btree that has only its meta page holds nothing.
-bool has_rows(Relation index) { return RelationGetNumberOfBlocks(index) > 1; }
+bool has_rows(Relation index) {
+    return RelationGetNumberOfBlocks(index) > 1;
+}
 
 void bytes_of(Datum value, const char** data, uint32* length) {
     varlena* bytes = PG_DETOAST_DATUM_PACKED(value);
@@ -85,16 +88,18 @@ RowKind LogReader::next(Row* row) {
     current_ = nullptr;
     for (int i = 0; i < count_; ++i) {
         Segment* segment = &segments_[i];
-        if (segment->filled && (!current_ || segment->position < current_->position)) current_ = segment;
+        if (segment->filled && (!current_ || segment->position < current_->position))
+            current_ = segment;
     }
     if (!current_) return RowKind::End;
 
     row->position = current_->position;
     HeapTuple tuple = ExecFetchSlotHeapTuple(current_->slot, false, nullptr);
     row->owner = HeapTupleHeaderGetXmin(tuple->t_data);
-    if (table_tuple_satisfies_snapshot(current_->heap, current_->slot, snapshot_)) return RowKind::Visible;
-    // Asking the snapshot, not the list of running transactions: only what the snapshot calls running can
-    // become visible to a later one.
+    if (table_tuple_satisfies_snapshot(current_->heap, current_->slot, snapshot_))
+        return RowKind::Visible;
+    // Asking the snapshot, not the list of running transactions: only what the snapshot calls
+    // running can become visible to a later one.
     if (TransactionIdIsNormal(row->owner) && XidInMVCCSnapshot(row->owner, snapshot_)) {
         return RowKind::InProgress;
     }

@@ -1,7 +1,8 @@
-// Reads the message log in the order of positions, across all segments. Relay, and sessions for status.
+// Reads the message log in the order of positions, across all segments. Relay, and sessions for
+// status.
 //
-// It looks at every row that is physically there and says what it is under the snapshot, because the relay
-// has to tell a message that is not committed yet from one that never will be.
+// It looks at every row that is physically there and says what it is under the snapshot, because
+// the relay has to tell a message that is not committed yet from one that never will be.
 #pragma once
 
 #include "pg/postgres.hpp"
@@ -38,13 +39,14 @@ struct Row {
 
 // Milliseconds since 1970-01-01 UTC.
 inline int64 unix_milliseconds(TimestampTz time) {
-    return time / 1000 + static_cast<int64>(POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * SECS_PER_DAY * 1000;
+    return time / 1000 +
+           static_cast<int64>(POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * SECS_PER_DAY * 1000;
 }
 
 class LogReader {
   public:
-    // Opens the segments under the active snapshot. Takes AccessShareLock on each; with `wait` false it
-    // returns false instead of waiting for one.
+    // Opens the segments under the active snapshot. Takes AccessShareLock on each; with `wait`
+    // false it returns false instead of waiting for one.
     bool open(const Schema& schema, Snapshot snapshot, bool wait);
     void close();
 
@@ -54,8 +56,8 @@ class LogReader {
     // The next row of the range, by position.
     RowKind next(Row* row);
 
-    // Reads the values of the row that next() just called visible; large values are fetched into the current
-    // memory context.
+    // Reads the values of the row that next() just called visible; large values are fetched into
+    // the current memory context.
     void load(Row* row);
 
   private:

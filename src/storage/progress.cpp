@@ -29,8 +29,8 @@ char* print_ranges(const PositionRange* ranges, int count) {
     initStringInfo(&text);
     appendStringInfoChar(&text, '{');
     for (int i = 0; i < count; ++i) {
-        appendStringInfo(&text, "%s[" INT64_FORMAT "," INT64_FORMAT "]", i > 0 ? "," : "", ranges[i].from,
-                         ranges[i].to);
+        appendStringInfo(&text, "%s[" INT64_FORMAT "," INT64_FORMAT "]", i > 0 ? "," : "",
+                         ranges[i].from, ranges[i].to);
     }
     appendStringInfoChar(&text, '}');
     return text.data;
@@ -43,8 +43,8 @@ BlockNumber blocks_of(Oid table) {
     return blocks;
 }
 
-// The table to write to: the present one, or the other, freshly emptied, if this one is large and nobody is
-// looking at that one.
+// The table to write to: the present one, or the other, freshly emptied, if this one is large and
+// nobody is looking at that one.
 int choose_table(const Schema& schema, int present) {
     if (blocks_of(schema.progress[present]) < kLargeBlocks) return present;
     int other = (present + 1) % kProgressTables;
@@ -69,7 +69,8 @@ int normalize_ranges(PositionRange* ranges, int count, int most) {
 
     // Join across every distance up to the one that leaves `most` ranges.
     int64* distances = static_cast<int64*>(palloc(sizeof(int64) * static_cast<size_t>(count - 1)));
-    for (int i = 1; i < count; ++i) distances[i - 1] = ranges[i].from - ranges[i - 1].to;
+    for (int i = 1; i < count; ++i)
+        distances[i - 1] = ranges[i].from - ranges[i - 1].to;
     qsort(distances, static_cast<size_t>(count - 1), sizeof(int64), compare_distances);
     int64 joined = distances[count - 1 - most];
     pfree(distances);
@@ -91,7 +92,8 @@ Progress load_progress() {
     spi_execute(
         "SELECT p.number, p.watermark, p.delivered, p.deferred, p.which, "
         "       pg_catalog.lower(r.r), pg_catalog.upper(r.r) - 1 "
-        "FROM (SELECT *, 0 AS which FROM outbox.progress_1 UNION ALL SELECT *, 1 FROM outbox.progress_2 "
+        "FROM (SELECT *, 0 AS which FROM outbox.progress_1 UNION ALL SELECT *, 1 FROM "
+        "outbox.progress_2 "
         "      ORDER BY number DESC LIMIT 1) AS p "
         "LEFT JOIN LATERAL pg_catalog.unnest(p.unsettled) AS r (r) ON true ORDER BY 6",
         SPI_OK_SELECT);
@@ -102,12 +104,13 @@ Progress load_progress() {
         progress.delivered = spi_int64(0, 3);
         progress.deferred = spi_int64(0, 4);
         progress.table = DatumGetInt32(spi_value(0, 5, &null));
-        progress.unsettled = static_cast<PositionRange*>(
-            MemoryContextAllocHuge(caller, sizeof(PositionRange) * static_cast<Size>(SPI_processed)));
+        progress.unsettled = static_cast<PositionRange*>(MemoryContextAllocHuge(
+            caller, sizeof(PositionRange) * static_cast<Size>(SPI_processed)));
         for (uint64 i = 0; i < SPI_processed; ++i) {
             (void)spi_value(i, 6, &null);
             if (null) continue;
-            progress.unsettled[progress.unsettled_count++] = PositionRange{spi_int64(i, 6), spi_int64(i, 7)};
+            progress.unsettled[progress.unsettled_count++] =
+                PositionRange{spi_int64(i, 6), spi_int64(i, 7)};
         }
     }
     spi_end();
@@ -123,12 +126,16 @@ void save_progress(const Schema& schema, Progress* progress) {
                       CStringGetTextDatum(unsettled), Int64GetDatum(progress->delivered),
                       Int64GetDatum(progress->deferred)};
     spi_begin();
-    spi_execute(progress->table == 0
-                    ? "INSERT INTO outbox.progress_1 (number, watermark, unsettled, delivered, deferred, time) "
-                      "VALUES ($1, $2, $3::pg_catalog.int8multirange, $4, $5, pg_catalog.clock_timestamp())"
-                    : "INSERT INTO outbox.progress_2 (number, watermark, unsettled, delivered, deferred, time) "
-                      "VALUES ($1, $2, $3::pg_catalog.int8multirange, $4, $5, pg_catalog.clock_timestamp())",
-                SPI_OK_INSERT, 5, types, values);
+    spi_execute(
+        progress->table == 0
+            ? "INSERT INTO outbox.progress_1 (number, watermark, unsettled, delivered, deferred, "
+              "time) "
+              "VALUES ($1, $2, $3::pg_catalog.int8multirange, $4, $5, pg_catalog.clock_timestamp())"
+            : "INSERT INTO outbox.progress_2 (number, watermark, unsettled, delivered, deferred, "
+              "time) "
+              "VALUES ($1, $2, $3::pg_catalog.int8multirange, $4, $5, "
+              "pg_catalog.clock_timestamp())",
+        SPI_OK_INSERT, 5, types, values);
     spi_end();
 }
 

@@ -1,7 +1,7 @@
 // How far the relay is, on disk. Relay writes; sessions read for outbox.status.
 //
-// Saved by appending to one of two small tables; when it has grown, the other is emptied and takes over. No
-// row is ever updated or deleted, so an old snapshot cannot make dead versions pile up.
+// Saved by appending to one of two small tables; when it has grown, the other is emptied and takes
+// over. No row is ever updated or deleted, so an old snapshot cannot make dead versions pile up.
 #pragma once
 
 #include "pg/postgres.hpp"
@@ -31,8 +31,8 @@ Progress load_progress();
 // Adds a row; `progress->number` and `table` are updated. In the caller's transaction.
 void save_progress(const Schema& schema, Progress* progress);
 
-// Sorts and merges ranges in place; returns how many are left, at most `most`: beyond that the closest
-// neighbours are joined and the result covers more than was asked for.
+// Sorts and merges ranges in place; returns how many are left, at most `most`: beyond that the
+// closest neighbours are joined and the result covers more than was asked for.
 int normalize_ranges(PositionRange* ranges, int count, int most);
 
 }  // namespace outbox

@@ -1,4 +1,5 @@
-// Names and shapes of the extension's own relations, and how to find them. Any process with a database.
+// Names and shapes of the extension's own relations, and how to find them. Any process with a
+// database.
 #include "storage/schema.hpp"
 
 namespace outbox {

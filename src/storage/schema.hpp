@@ -1,4 +1,5 @@
-// Names and shapes of the extension's own relations, and how to find them. Any process with a database.
+// Names and shapes of the extension's own relations, and how to find them. Any process with a
+// database.
 #pragma once
 
 #include "pg/postgres.hpp"
@@ -10,11 +11,21 @@ constexpr int kProgressTables = 2;
 
 // Columns of a segment, as the install script declares them.
 namespace segment_column {
-enum : AttrNumber { kPosition = 1, kTime, kId, kPartition, kTopic, kKey, kPayload, kHeaders, kCount = kHeaders };
+enum : AttrNumber {
+    kPosition = 1,
+    kTime,
+    kId,
+    kPartition,
+    kTopic,
+    kKey,
+    kPayload,
+    kHeaders,
+    kCount = kHeaders
+};
 }
 
-// The object ids of the extension's relations. Looked up by name, through the catalogue caches, in each
-// transaction that needs them: dropping and creating the extension then needs no notice.
+// The object ids of the extension's relations. Looked up by name, through the catalogue caches, in
+// each transaction that needs them: dropping and creating the extension then needs no notice.
 struct Schema {
     Oid extension;
     Oid segments[kSegments];
@@ -26,17 +37,19 @@ struct Schema {
     Oid deferred;
 };
 
-// Fills `schema`; false if the extension is not installed in this database. Raises if it is installed but
-// some relation is missing.
+// Fills `schema`; false if the extension is not installed in this database. Raises if it is
+// installed but some relation is missing.
 bool find_schema(Schema* schema);
 
-// As find_schema, for the relay: also keeps the extension from being dropped until the transaction ends, but
-// does not wait if somebody is dropping it. Every transaction of the relay begins with this: DROP EXTENSION
-// locks the sequence first (session/lifecycle_hooks.cpp), so the two never wait for each other in a circle.
+// As find_schema, for the relay: also keeps the extension from being dropped until the transaction
+// ends, but does not wait if somebody is dropping it. Every transaction of the relay begins with
+// this: DROP EXTENSION locks the sequence first (session/lifecycle_hooks.cpp), so the two never
+// wait for each other in a circle.
 enum class Entry : uint8_t { Entered, Absent, Locked };
 Entry enter_schema(Schema* schema);
 
-// The segment with this number (0 to kSegments - 1), and the sequence of positions; InvalidOid if absent.
+// The segment with this number (0 to kSegments - 1), and the sequence of positions; InvalidOid if
+// absent.
 Oid find_segment(int segment);
 Oid find_sequence();
 

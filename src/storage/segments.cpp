@@ -131,7 +131,8 @@ long SegmentRing::maintain(const Schema& schema, const SettledView& settled) {
     (void)switch_if_due(schema, &again);
     for (int i = 1; i < kSegments; ++i) {
         int segment = (active_ + i) % kSegments;
-        if (!is_empty(schema.segments[segment])) (void)empty_if_settled(schema, segment, settled, &again);
+        if (!is_empty(schema.segments[segment]))
+            (void)empty_if_settled(schema, segment, settled, &again);
     }
     return again;
 }
@@ -145,20 +146,23 @@ bool SegmentRing::switch_if_due(const Schema& schema, long* again) {
     if (active_since_ == 0) active_since_ = now;
     long age_ms = TimestampDifferenceMilliseconds(active_since_, now);
     long max_age_ms = static_cast<long>(settings.segment_max_age_s) * 1000;
-    bool due = age_ms >= max_age_ms || size_kb(schema.segments[active_]) >= settings.segment_size_kb;
+    bool due =
+        age_ms >= max_age_ms || size_kb(schema.segments[active_]) >= settings.segment_size_kb;
     int next = (active_ + 1) % kSegments;
     if (!due) {
         sooner(again, max_age_ms - age_ms);
         return false;
     }
-    // The next one is still in use: the active one grows on, and emptying the next one brings us back here.
+    // The next one is still in use: the active one grows on, and emptying the next one brings us
+    // back here.
     if (!is_empty(schema.segments[next])) return false;
     active_ = next;
     active_since_ = 0;
     return true;
 }
 
-bool SegmentRing::empty_if_settled(const Schema& schema, int segment, const SettledView& settled, long* again) {
+bool SegmentRing::empty_if_settled(const Schema& schema, int segment, const SettledView& settled,
+                                   long* again) {
     Extent extent = extent_of(schema, segment);
     TimestampTz now = GetCurrentTimestamp();
     // Not read yet, or on its way: progress brings us back.
@@ -173,7 +177,8 @@ bool SegmentRing::empty_if_settled(const Schema& schema, int segment, const Sett
         }
     }
     if (!ConditionalLockRelationOid(schema.segments[segment], AccessExclusiveLock)) {
-        lock_retry_ms_ = lock_retry_ms_ == 0 ? kFirstLockRetryMs : Min(lock_retry_ms_ * 2, kLongestLockRetryMs);
+        lock_retry_ms_ =
+            lock_retry_ms_ == 0 ? kFirstLockRetryMs : Min(lock_retry_ms_ * 2, kLongestLockRetryMs);
         sooner(again, lock_retry_ms_);
         return false;
     }

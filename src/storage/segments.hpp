@@ -1,10 +1,10 @@
 // The ring of segments: which one is active, and when one is emptied. Relay process.
 //
-// Life of a segment: empty -> active (switch) -> draining (another one was made active) -> empty (emptied).
-// Which one is active is a hint in shared memory, not a fact: a writer looks, then locks, and may write to a
-// segment that is draining by then. So rows are found by position in every segment, and a segment is emptied
-// only under AccessExclusiveLock, which proves that no open transaction has rows in it, after a look at what
-// it holds.
+// Life of a segment: empty -> active (switch) -> draining (another one was made active) -> empty
+// (emptied). Which one is active is a hint in shared memory, not a fact: a writer looks, then
+// locks, and may write to a segment that is draining by then. So rows are found by position in
+// every segment, and a segment is emptied only under AccessExclusiveLock, which proves that no open
+// transaction has rows in it, after a look at what it holds.
 #pragma once
 
 #include "pg/postgres.hpp"
@@ -19,8 +19,8 @@ class SettledView {
     virtual int64 watermark() const = 0;
     // Whether a message in flight has a position from `from` to `to`.
     virtual bool any_in_flight(int64 from, int64 to) const = 0;
-    // Calls `present` for each range of positions that are neither settled nor in flight, cut to what lies
-    // between `from` and `to`, until it returns true; returns whether it did.
+    // Calls `present` for each range of positions that are neither settled nor in flight, cut to
+    // what lies between `from` and `to`, until it returns true; returns whether it did.
     virtual bool any_gap(int64 from, int64 to, bool (*present)(void* context, int64 from, int64 to),
                          void* context) const = 0;
 
@@ -33,23 +33,25 @@ class SegmentRing {
     // Chooses the active segment after a start: the one that holds the highest position.
     void start(const Schema& schema);
 
-    // Switches and empties segments as settings and `settled` allow, in the caller's transaction. Returns the
-    // number of milliseconds after which another look is worthwhile; -1: not before something is written.
+    // Switches and empties segments as settings and `settled` allow, in the caller's transaction.
+    // Returns the number of milliseconds after which another look is worthwhile; -1: not before
+    // something is written.
     long maintain(const Schema& schema, const SettledView& settled);
 
     int active() const { return active_; }
 
   private:
     bool switch_if_due(const Schema& schema, long* again);
-    bool empty_if_settled(const Schema& schema, int segment, const SettledView& settled, long* again);
+    bool empty_if_settled(const Schema& schema, int segment, const SettledView& settled,
+                          long* again);
 
     int active_ = 0;
     TimestampTz active_since_ = 0;  // when the first row was seen in it; 0: none yet
     long lock_retry_ms_ = 0;
 };
 
-// Empties a relation as TRUNCATE does, but without triggers and unseen by logical replication; false if
-// somebody holds a lock on it. Never waits. In the caller's transaction.
+// Empties a relation as TRUNCATE does, but without triggers and unseen by logical replication;
+// false if somebody holds a lock on it. Never waits. In the caller's transaction.
 bool empty_relation(Oid relation);
 
 }  // namespace outbox

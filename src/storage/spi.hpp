@@ -1,4 +1,5 @@
-// Short statements on the extension's own tables through SPI. Relay, and operators' functions in sessions.
+// Short statements on the extension's own tables through SPI. Relay, and operators' functions in
+// sessions.
 #pragma once
 
 #include "pg/postgres.hpp"
@@ -14,7 +15,9 @@ namespace outbox {
 inline void spi_begin() {
     if (SPI_connect() != SPI_OK_CONNECT) elog(ERROR, "SPI_connect failed");
 }
-inline void spi_end() { SPI_finish(); }
+inline void spi_end() {
+    SPI_finish();
+}
 
 // Runs `query` with parameters and checks that it did what was `expected` (an SPI_OK_ code).
 inline void spi_execute(const char* query, int expected, int count = 0, Oid* types = nullptr,

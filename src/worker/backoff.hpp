@@ -1,4 +1,5 @@
-// How long to wait after a failure: doubling from a first pause to a longest one. Launcher and relay.
+// How long to wait after a failure: doubling from a first pause to a longest one. Launcher and
+// relay.
 #pragma once
 
 #include <stdint.h>
@@ -7,7 +8,8 @@ namespace outbox {
 
 class Backoff {
   public:
-    constexpr Backoff(int64_t first_ms, int64_t longest_ms) : first_ms_(first_ms), longest_ms_(longest_ms) {}
+    constexpr Backoff(int64_t first_ms, int64_t longest_ms)
+        : first_ms_(first_ms), longest_ms_(longest_ms) {}
 
     // The pause after one more failure, in milliseconds.
     int64_t next_ms() {

@@ -36,7 +36,8 @@ void Gaps::init() {
 int64 Gaps::returned_positions() const {
     int64 sum = 0;
     for (const Gap& gap : *this) {
-        if (!TransactionIdIsValid(gap.owner) && gap.cohort == kNotLookedAt) sum += gap.to - gap.from + 1;
+        if (!TransactionIdIsValid(gap.owner) && gap.cohort == kNotLookedAt)
+            sum += gap.to - gap.from + 1;
     }
     return sum;
 }
@@ -52,7 +53,8 @@ void Gaps::push(Gap** list, int* count, int* capacity, const Gap& gap) {
     if (*count == *capacity) {
         int room = Max(64, *capacity * 2);
         Size bytes = sizeof(Gap) * static_cast<Size>(room);
-        *list = static_cast<Gap*>(*list ? repalloc_huge(*list, bytes) : MemoryContextAllocHuge(context_, bytes));
+        *list = static_cast<Gap*>(*list ? repalloc_huge(*list, bytes)
+                                        : MemoryContextAllocHuge(context_, bytes));
         *capacity = room;
     }
     (*list)[(*count)++] = gap;
@@ -70,7 +72,8 @@ void Gaps::take_back(int64* positions, int count) {
         Gap gap = {positions[i], positions[i], InvalidTransactionId, kNotLookedAt};
         push(&kept_, &kept_count_, &kept_capacity_, gap);
     }
-    while (old < count_) push(&kept_, &kept_count_, &kept_capacity_, list_[old++]);
+    while (old < count_)
+        push(&kept_, &kept_count_, &kept_capacity_, list_[old++]);
     swap_values(list_, kept_);
     swap_values(count_, kept_count_);
     swap_values(capacity_, kept_capacity_);
@@ -126,7 +129,8 @@ void Gaps::end_pass(const Schema& schema) {
     cohort_count_ = left;
 
     bool wanted = false;
-    for (int i = 0; i < kept_count_ && !wanted; ++i) wanted = kept_[i].cohort == kWantsCohort;
+    for (int i = 0; i < kept_count_ && !wanted; ++i)
+        wanted = kept_[i].cohort == kWantsCohort;
     if (wanted) {
         MemoryContext caller = MemoryContextSwitchTo(context_);
         Holders holders = current_holders(schema);

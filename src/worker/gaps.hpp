@@ -4,9 +4,10 @@
 //
 //   returned   the sink came back with it, or the relay has just started: sent again when found
 //   owned      its row is there, its transaction (owner) had not ended: looked at when it has
-//   absent     no row: its transaction may not have written it yet, or will never. Seen in a second pass it
-//              joins a cohort, the transactions that could own it; when all of those have ended and a later
-//              snapshot still shows no row, it is dead and leaves
+//   absent     no row: its transaction may not have written it yet, or will never. Seen in a second
+//   pass it
+//              joins a cohort, the transactions that could own it; when all of those have ended and
+//              a later snapshot still shows no row, it is dead and leaves
 //
 // It leaves by becoming visible (then it is sent, or deferred), or by being dead.
 #pragma once
@@ -51,15 +52,16 @@ class Gaps {
     // As found in the saved progress: ranges in order.
     void take_back_range(int64 from, int64 to);
 
-    // A pass replaces the list: begin_pass with what holds locks now, then `keep` in the order of positions,
-    // then end_pass.
+    // A pass replaces the list: begin_pass with what holds locks now, then `keep` in the order of
+    // positions, then end_pass.
     void begin_pass(const Schema& schema);
     void keep(const Gap& gap);
     // A range without rows. Dropped if its cohort has ended, else kept.
     void keep_absent(int64 from, int64 to, uint32 cohort);
     void end_pass(const Schema& schema);
 
-    // Whether the next pass can decide something without any event: milliseconds until it should run, or -1.
+    // Whether the next pass can decide something without any event: milliseconds until it should
+    // run, or -1.
     long recheck_ms() const;
 
     // As SettledView::any_gap.

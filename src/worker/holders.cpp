@@ -5,8 +5,8 @@ namespace outbox {
 
 namespace {
 
-// ShareLock conflicts with the RowExclusiveLock of writers. Others that hold a conflicting lock (a vacuum, a
-// LOCK TABLE) come along; that only makes the relay wait for them too.
+// ShareLock conflicts with the RowExclusiveLock of writers. Others that hold a conflicting lock (a
+// vacuum, a LOCK TABLE) come along; that only makes the relay wait for them too.
 constexpr LOCKMODE kConflictsWithWriters = ShareLock;
 
 bool same(const VirtualTransactionId& a, const VirtualTransactionId& b) {

@@ -1,9 +1,9 @@
 // Which transactions may own positions that nobody can see yet. Relay process.
 //
-// Every writer locks its segment before it takes an xid and positions, and keeps the lock to its end, as a
-// prepared transaction does. So the owners of a position that was seen to be missing are among those that
-// hold the lock then; once none of them is left, a later snapshot that does not show the row proves that it
-// never will be there.
+// Every writer locks its segment before it takes an xid and positions, and keeps the lock to its
+// end, as a prepared transaction does. So the owners of a position that was seen to be missing are
+// among those that hold the lock then; once none of them is left, a later snapshot that does not
+// show the row proves that it never will be there.
 #pragma once
 
 #include "pg/postgres.hpp"

@@ -4,9 +4,11 @@
 namespace outbox {
 
 void InFlight::init(int capacity) {
-    // Answered messages behind an unanswered one keep their places: room for a few windows of those.
+    // Answered messages behind an unanswered one keep their places: room for a few windows of
+    // those.
     uint64 size = 1024;
-    while (size < static_cast<uint64>(capacity) * 4) size *= 2;
+    while (size < static_cast<uint64>(capacity) * 4)
+        size *= 2;
     mask_ = size - 1;
     ring_ = static_cast<InFlightMessage*>(
         MemoryContextAllocHuge(CurrentMemoryContext, sizeof(InFlightMessage) * size));
@@ -38,7 +40,8 @@ void InFlight::answer(InFlightMessage* message) {
     message->answered = true;
     --count_;
     bytes_ -= message->bytes;
-    while (first_ < next_ && ring_[first_ & mask_].answered) ++first_;
+    while (first_ < next_ && ring_[first_ & mask_].answered)
+        ++first_;
 }
 
 }  // namespace outbox

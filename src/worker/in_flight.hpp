@@ -1,8 +1,8 @@
 // The messages that the sink has and has not answered for. Relay process.
 //
-// A ring indexed by the number of the message within the connection. State of an entry: waiting -> answered.
-// Answered entries leave when all before them have left, so the ring spans from the oldest unanswered number
-// to the newest.
+// A ring indexed by the number of the message within the connection. State of an entry: waiting ->
+// answered. Answered entries leave when all before them have left, so the ring spans from the
+// oldest unanswered number to the newest.
 #pragma once
 
 #include "pg/postgres.hpp"

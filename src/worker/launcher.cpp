@@ -1,14 +1,16 @@
 // The launcher: keeps one relay running for each database that has the extension. Launcher process.
 //
-// It reads the list of databases and nothing else; whether a database has the extension only a relay
-// started there can tell. The life of a slot, with the function that makes each step:
+// It reads the list of databases and nothing else; whether a database has the extension only a
+// relay started there can tell. The life of a slot, with the function that makes each step:
 //
-//   free --assign--> due --start--> started --(relay attaches, works, detaches)--> ended --settle_end-->
-//        due again (asked to leave: at once; error: after a pause), or free (no extension, no database)
+//   free --assign--> due --start--> started --(relay attaches, works, detaches)--> ended
+//   --settle_end-->
+//        due again (asked to leave: at once; error: after a pause), or free (no extension, no
+//        database)
 //
-// What must be survived: the launcher's own death (relays go on; the next launcher finds the slots in shared
-// memory), a relay that never comes up (start_timeout), a database that is dropped or held, no free worker
-// slot (said once, tried again).
+// What must be survived: the launcher's own death (relays go on; the next launcher finds the slots
+// in shared memory), a relay that never comes up (start_timeout), a database that is dropped or
+// held, no free worker slot (said once, tried again).
 #include "worker/launcher.hpp"
 
 #include "settings.hpp"
@@ -22,16 +24,17 @@ namespace {
 
 // A relay that was running this long before it failed gets a fresh backoff.
 constexpr int kHealthyMs = 60 * 1000;
-// A started relay that has not attached by then never will: its fork failed or the postmaster is stopping.
+// A started relay that has not attached by then never will: its fork failed or the postmaster is
+// stopping.
 constexpr int kStartTimeoutMs = 30 * 1000;
 // Without any event, this often the launcher compares what is with what should be.
 constexpr int kReconcileMs = 60 * 1000;
 
 // What the launcher remembers about a slot besides what is in shared memory.
 struct Track {
-    bool started;          // a process was asked for and has not been seen to end
+    bool started;  // a process was asked for and has not been seen to end
     TimestampTz started_at;
-    TimestampTz due;       // when to start
+    TimestampTz due;  // when to start
     Backoff backoff{100, 60 * 1000};
     BackgroundWorkerHandle* handle;
 };
@@ -165,7 +168,8 @@ void take_requests(bool reconcile) {
     LWLockRelease(shared->lock);
 
     MemoryContext caller = MemoryContextSwitchTo(TopMemoryContext);
-    for (int i = 0; i < count; ++i) pending_databases = list_append_unique_oid(pending_databases, requests[i]);
+    for (int i = 0; i < count; ++i)
+        pending_databases = list_append_unique_oid(pending_databases, requests[i]);
     MemoryContextSwitchTo(caller);
     if (!all && !reconcile) return;
 
@@ -201,9 +205,8 @@ void assign_pending() {
             // Slots that only look whether the extension is there are free again soon.
             static bool said = false;
             if (!said && all_at_work()) {
-                ereport(WARNING,
-                        (errmsg("outbox has no relay left for another database"),
-                         errhint("Raise outbox.max_databases and restart the server.")));
+                ereport(WARNING, (errmsg("outbox has no relay left for another database"),
+                                  errhint("Raise outbox.max_databases and restart the server.")));
                 said = true;
             }
             return;
@@ -240,10 +243,11 @@ void start(int index) {
     track.due = TimestampTzPlusMilliseconds(track.started_at, track.backoff.next_ms());
     if (refused_before) return;
     refused_before = true;
-    ereport(WARNING, (errcode(ERRCODE_INSUFFICIENT_RESOURCES),
-                      errmsg("outbox cannot start a relay: no background worker slot is free"),
-                      errhint("Raise max_worker_processes; outbox takes one, and one more for each database "
-                              "that has the extension.")));
+    ereport(WARNING,
+            (errcode(ERRCODE_INSUFFICIENT_RESOURCES),
+             errmsg("outbox cannot start a relay: no background worker slot is free"),
+             errhint("Raise max_worker_processes; outbox takes one, and one more for each database "
+                     "that has the extension.")));
 }
 
 // The process of a slot has ended: decide what becomes of the slot.
@@ -264,7 +268,8 @@ void settle_end(int index, const SlotView& view) {
         track.due = now;
         return;
     }
-    if (view.healthy_since != 0 && TimestampDifferenceExceeds(view.healthy_since, now, kHealthyMs)) {
+    if (view.healthy_since != 0 &&
+        TimestampDifferenceExceeds(view.healthy_since, now, kHealthyMs)) {
         track.backoff.reset();
     }
     track.due = TimestampTzPlusMilliseconds(now, track.backoff.next_ms());
@@ -279,7 +284,8 @@ bool never_came(const Track& track) {
     return TimestampDifferenceExceeds(track.started_at, GetCurrentTimestamp(), kStartTimeoutMs);
 }
 
-// Moves every slot on; returns how long until one wants to be looked at again, in milliseconds, or -1.
+// Moves every slot on; returns how long until one wants to be looked at again, in milliseconds, or
+// -1.
 long advance_slots() {
     long wait = -1;
     for (int i = 0; i < shared->slot_count; ++i) {
@@ -291,7 +297,8 @@ long advance_slots() {
             continue;
         }
         if (track.started) {
-            // Attached and ended, or did it never come up? Its end tells; it was Error from the start.
+            // Attached and ended, or did it never come up? Its end tells; it was Error from the
+            // start.
             if (!never_came(track)) {
                 wait = wait < 0 ? 1000 : Min(wait, 1000L);
                 continue;
@@ -318,7 +325,8 @@ long advance_slots() {
 }
 
 void loop() {
-    MemoryContext scratch = AllocSetContextCreate(TopMemoryContext, "outbox launcher", ALLOCSET_DEFAULT_SIZES);
+    MemoryContext scratch =
+        AllocSetContextCreate(TopMemoryContext, "outbox launcher", ALLOCSET_DEFAULT_SIZES);
     TimestampTz reconciled = GetCurrentTimestamp();
     for (;;) {
         MemoryContextSwitchTo(scratch);
@@ -367,9 +375,10 @@ void outbox_launcher_main(Datum) {
     pqsignal(SIGHUP, SignalHandlerForConfigReload);
     BackgroundWorkerUnblockSignals();
     BackgroundWorkerInitializeConnection(nullptr, nullptr, 0);
-    tracks = static_cast<Track*>(
-        MemoryContextAllocZero(TopMemoryContext, sizeof(Track) * static_cast<size_t>(shared->slot_count)));
-    for (int i = 0; i < shared->slot_count; ++i) tracks[i] = Track();
+    tracks = static_cast<Track*>(MemoryContextAllocZero(
+        TopMemoryContext, sizeof(Track) * static_cast<size_t>(shared->slot_count)));
+    for (int i = 0; i < shared->slot_count; ++i)
+        tracks[i] = Track();
     attach_launcher();
     loop();
 }

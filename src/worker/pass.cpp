@@ -1,9 +1,9 @@
 // One pass over the log: what is committed and not sent yet goes to the sink. Relay process.
 //
-// Order. All of a pass is read under one snapshot. Positions that earlier snapshots did not show come first,
-// then new ones, each in the order of positions: if a message depends on an earlier one (its transaction saw
-// that one's data or waited for its lock), the earlier one has a lower position and is visible wherever the
-// later one is, so it went before.
+// Order. All of a pass is read under one snapshot. Positions that earlier snapshots did not show
+// come first, then new ones, each in the order of positions: if a message depends on an earlier one
+// (its transaction saw that one's data or waited for its lock), the earlier one has a lower
+// position and is visible wherever the later one is, so it went before.
 #include "settings.hpp"
 #include "shared/headers.hpp"
 #include "storage/backlog.hpp"
@@ -27,8 +27,10 @@ class Pass {
     // Gaps, then what is new. `last` is the last position given out before the snapshot was taken.
     Look run(int64 last) {
         if (!reader_.open(schema_, snapshot_, false)) return Look::Locked;
-        row_context_ = AllocSetContextCreate(CurrentMemoryContext, "outbox row", ALLOCSET_DEFAULT_SIZES);
-        for (const Gap& gap : relay_->gaps) revisit(gap);
+        row_context_ =
+            AllocSetContextCreate(CurrentMemoryContext, "outbox row", ALLOCSET_DEFAULT_SIZES);
+        for (const Gap& gap : relay_->gaps)
+            revisit(gap);
         if (!full_) {
             relay_->resend_floor = PG_INT64_MAX;
             read_new(last);
@@ -74,8 +76,8 @@ class Pass {
         }
     }
 
-    // Reads from `from` to `to`; positions without a row become absent gaps of this cohort. Returns the first
-    // position that was not dealt with, where full_ was set, and anything else otherwise.
+    // Reads from `from` to `to`; positions without a row become absent gaps of this cohort. Returns
+    // the first position that was not dealt with, where full_ was set, and anything else otherwise.
     int64 read(int64 from, int64 to, uint32 cohort) {
         reader_.seek(from, to);
         int64 expected = from;
@@ -92,11 +94,13 @@ class Pass {
                 MemoryContextReset(row_context_);
                 if (offered == Offer::NoRoom) {
                     full_ = true;
-                    if (row.position > expected) relay_->gaps.keep_absent(expected, row.position - 1, cohort);
+                    if (row.position > expected)
+                        relay_->gaps.keep_absent(expected, row.position - 1, cohort);
                     return row.position;
                 }
             }
-            if (row.position > expected) relay_->gaps.keep_absent(expected, row.position - 1, cohort);
+            if (row.position > expected)
+                relay_->gaps.keep_absent(expected, row.position - 1, cohort);
             if (kind == RowKind::InProgress) {
                 relay_->gaps.keep(Gap{row.position, row.position, row.owner, kNotLookedAt});
             }
@@ -111,7 +115,8 @@ class Pass {
         uint32 index = relay_->topics.index_of(row.topic, row.topic_length);
         Topic& topic = relay_->topics.at(index);
         if (topic.state != TopicState::Open) {
-            if (topic.state == TopicState::Draining && row.position <= topic.drained_to) topic.rewind = true;
+            if (topic.state == TopicState::Draining && row.position <= topic.drained_to)
+                topic.rewind = true;
             defer(row, DeferredState::Waiting, 0, "");
             ++deferred_;
             relay_->deferred_floor = Min(relay_->deferred_floor, row.position);
@@ -170,7 +175,8 @@ bool may_publish(Relay* relay, const Schema& schema, Snapshot snapshot) {
 
 size_t message_bytes(const Row& row) {
     size_t headers = row.headers ? VARSIZE(row.headers) : 0;
-    return sizeof(protocol::MessageHead) + row.topic_length + row.key_length + row.payload_length + headers;
+    return sizeof(protocol::MessageHead) + row.topic_length + row.key_length + row.payload_length +
+           headers;
 }
 
 bool sink_has_room(const Relay& relay, size_t bytes) {
@@ -179,7 +185,8 @@ bool sink_has_room(const Relay& relay, size_t bytes) {
 }
 
 void send_message(Relay* relay, const Row& row, uint32 topic, Source source, bool alone) {
-    InFlightMessage entry = {row.position, static_cast<uint32>(message_bytes(row)), topic, source, false};
+    InFlightMessage entry = {row.position, static_cast<uint32>(message_bytes(row)), topic, source,
+                             false};
     protocol::MessageHead head = {};
     head.number = relay->in_flight.add(entry);
     ++relay->topics.at(topic).in_flight;
@@ -198,7 +205,8 @@ void send_message(Relay* relay, const Row& row, uint32 topic, Source source, boo
     appendBinaryStringInfo(body, reinterpret_cast<const char*>(&head), sizeof(head));
     appendBinaryStringInfo(body, row.topic, static_cast<int>(row.topic_length));
     if (row.key) appendBinaryStringInfo(body, row.key, static_cast<int>(row.key_length));
-    if (row.payload) appendBinaryStringInfo(body, row.payload, static_cast<int>(row.payload_length));
+    if (row.payload)
+        appendBinaryStringInfo(body, row.payload, static_cast<int>(row.payload_length));
     if (row.headers) {
         int headers_at = body->len;
         size_t bytes = 0;

@@ -1,7 +1,7 @@
 // Topics in trouble: from the first failure back to normal. Relay process.
 //
-// While a topic is not Open, its messages go to the table `deferred` and from there, in the order of their
-// positions, to the sink; see topics.hpp for the states.
+// While a topic is not Open, its messages go to the table `deferred` and from there, in the order
+// of their positions, to the sink; see topics.hpp for the states.
 #include "settings.hpp"
 #include "storage/backlog.hpp"
 #include "storage/deferred.hpp"
@@ -28,8 +28,8 @@ void flush_removals(Relay* relay) {
 // Moves what came back from the log to `deferred`; marks the suspects among what lies there.
 void keep_returned(Relay* relay, const Schema& schema, Topic* topic) {
     LogReader reader;
-    // Settled positions' segments are only emptied by this process; a lock that is waited for here is held
-    // by an operator's command.
+    // Settled positions' segments are only emptied by this process; a lock that is waited for here
+    // is held by an operator's command.
     (void)reader.open(schema, GetActiveSnapshot(), true);
     for (int i = 0; i < topic->returned_count; ++i) {
         const ReturnedMessage& returned = topic->returned[i];
@@ -42,8 +42,8 @@ void keep_returned(Relay* relay, const Schema& schema, Topic* topic) {
         for (RowKind kind = reader.next(&row); kind != RowKind::End; kind = reader.next(&row)) {
             if (kind != RowKind::Visible) continue;
             reader.load(&row);
-            defer(row, returned.suspect ? DeferredState::Suspect : DeferredState::Waiting, topic->error_code,
-                  topic->error);
+            defer(row, returned.suspect ? DeferredState::Suspect : DeferredState::Waiting,
+                  topic->error_code, topic->error);
             ++relay->progress.deferred;
             relay->deferred_floor = Min(relay->deferred_floor, row.position);
         }
@@ -58,9 +58,11 @@ void settle(Relay* relay, const Schema& schema, Topic* topic) {
     keep_returned(relay, schema, topic);
     if (topic->to_park != 0) {
         int64 parked = park(topic->to_park, topic->error_code, topic->error);
-        ereport(WARNING, (errmsg("outbox parked a message of topic \"%s\" that the broker refuses", topic->name),
-                          errdetail("%s (" INT64_FORMAT " messages, with those of its key behind it).", topic->error,
-                                    parked)));
+        ereport(
+            WARNING,
+            (errmsg("outbox parked a message of topic \"%s\" that the broker refuses", topic->name),
+             errdetail("%s (" INT64_FORMAT " messages, with those of its key behind it).",
+                       topic->error, parked)));
         relay->progress.deferred -= parked;
         topic->to_park = 0;
         topic->has_parked = true;
@@ -71,9 +73,11 @@ void settle(Relay* relay, const Schema& schema, Topic* topic) {
     topic->rewind = false;
     if (topic->topic_trouble) {
         if (!topic->backoff.active()) {
-            ereport(LOG, (errmsg("outbox keeps the messages of topic \"%s\" back: %s", topic->name, topic->error)));
+            ereport(LOG, (errmsg("outbox keeps the messages of topic \"%s\" back: %s", topic->name,
+                                 topic->error)));
         }
-        topic->next_try = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), topic->backoff.next_ms());
+        topic->next_try =
+            TimestampTzPlusMilliseconds(GetCurrentTimestamp(), topic->backoff.next_ms());
         relay->topics.set_state(topic, TopicState::Waiting);
     } else {
         relay->topics.set_state(topic, TopicState::Draining);
@@ -183,7 +187,8 @@ long recovery_due_ms(const Relay& relay) {
                 if (topic.in_flight == 0) wait = 0;
                 break;
             case TopicState::Waiting:
-                if (may_drain(relay)) wait = Max(0L, TimestampDifferenceMilliseconds(now, topic.next_try));
+                if (may_drain(relay))
+                    wait = Max(0L, TimestampDifferenceMilliseconds(now, topic.next_try));
                 break;
             case TopicState::Draining:
                 if (!may_drain(relay) || !sink_has_room(relay, 0)) break;

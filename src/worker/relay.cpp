@@ -1,9 +1,10 @@
 // The relay: moves the committed messages of one database to its sink. Relay process.
 //
-// One turn of the loop: settings, reports of the sink, a pass over the log, topics in trouble, segments,
-// progress, then wait for {latch, socket, next deadline}. Between the turns no transaction is open, nothing
-// is locked and no snapshot is held; it never waits for a lock that others hold. An error ends the process;
-// the launcher starts another, which begins from the saved progress.
+// One turn of the loop: settings, reports of the sink, a pass over the log, topics in trouble,
+// segments, progress, then wait for {latch, socket, next deadline}. Between the turns no
+// transaction is open, nothing is locked and no snapshot is held; it never waits for a lock that
+// others hold. An error ends the process; the launcher starts another, which begins from the saved
+// progress.
 //
 // Life of the process:
 //   attach -> connect -> load -> work <-> rest (paused, foreign, disabled) -> drain -> save -> exit
@@ -34,7 +35,8 @@ WaitEventSet* wait_set = nullptr;
 int wait_socket = -1;
 bool wait_writable = false;
 
-// --- the slot ---------------------------------------------------------------------------------------------
+// --- the slot
+// ---------------------------------------------------------------------------------------------
 
 void detach(int, Datum) {
     RelaySlot* slot = relay->slot;
@@ -77,8 +79,8 @@ bool attach(uint32 index, const RelayArgument& argument) {
     }
     LWLockRelease(shared->lock);
     relay->slot = slot;
-    // Not before_shmem_exit: whoever waits for this relay to leave wants it out of the database's list of
-    // processes, and that happens after those callbacks and before this one.
+    // Not before_shmem_exit: whoever waits for this relay to leave wants it out of the database's
+    // list of processes, and that happens after those callbacks and before this one.
     if (taken) on_shmem_exit(detach, 0);
     return taken;
 }
@@ -104,7 +106,8 @@ bool asked_to_leave() {
     return leave;
 }
 
-// --- settings ---------------------------------------------------------------------------------------------
+// --- settings
+// ---------------------------------------------------------------------------------------------
 
 void add_to_signature(void* context, const char* name, const char* value) {
     appendStringInfo(static_cast<StringInfo>(context), "%s=%s\n", name, value);
@@ -118,8 +121,8 @@ char* current_sink_signature() {
     return text.data;
 }
 
-// What ALTER DATABASE and ALTER ROLE have set for this process: it takes effect when a session begins, so a
-// change means to begin anew.
+// What ALTER DATABASE and ALTER ROLE have set for this process: it takes effect when a session
+// begins, so a change means to begin anew.
 char* read_database_settings() {
     StringInfoData text;
     initStringInfo(&text);
@@ -130,7 +133,8 @@ char* read_database_settings() {
         bool ours = (row->setdatabase == MyDatabaseId || row->setdatabase == InvalidOid) &&
                     (row->setrole == GetUserId() || row->setrole == InvalidOid);
         bool null;
-        Datum value = heap_getattr(tuple, Anum_pg_db_role_setting_setconfig, RelationGetDescr(relation), &null);
+        Datum value = heap_getattr(tuple, Anum_pg_db_role_setting_setconfig,
+                                   RelationGetDescr(relation), &null);
         if (!ours || null) continue;
         appendStringInfo(&text, "%u %u %s\n", row->setdatabase, row->setrole,
                          OidOutputFunctionCall(F_ARRAY_OUT, value));
@@ -140,14 +144,15 @@ char* read_database_settings() {
     return text.data;
 }
 
-// This process runs the extension's own statements only; what roles and databases set for their sessions
-// must not change what they mean.
+// This process runs the extension's own statements only; what roles and databases set for their
+// sessions must not change what they mean.
 void pin_session_settings() {
     const char* const pinned[][2] = {
         {"search_path", "pg_catalog, pg_temp"},
         {"synchronous_commit", "off"},  // progress that is lost is work that is done again
         {"statement_timeout", "0"},
-        {"lock_timeout", "2s"},  // an operator's lock: give up and begin anew, rather than not hear SIGTERM
+        {"lock_timeout",
+         "2s"},  // an operator's lock: give up and begin anew, rather than not hear SIGTERM
         {"idle_in_transaction_session_timeout", "0"},
         {"default_transaction_isolation", "read committed"},
         {"default_transaction_read_only", "off"},
@@ -159,10 +164,12 @@ void pin_session_settings() {
         {"log_min_duration_statement", "-1"},
         {"plan_cache_mode", "auto"},
     };
-    for (const auto& setting : pinned) SetConfigOption(setting[0], setting[1], PGC_SUSET, PGC_S_OVERRIDE);
+    for (const auto& setting : pinned)
+        SetConfigOption(setting[0], setting[1], PGC_SUSET, PGC_S_OVERRIDE);
 }
 
-// --- the sink ---------------------------------------------------------------------------------------------
+// --- the sink
+// ---------------------------------------------------------------------------------------------
 
 void rebuild_wait_set() {
     if (wait_set) FreeWaitEventSet(wait_set);
@@ -171,7 +178,8 @@ void rebuild_wait_set() {
     AddWaitEventToSet(wait_set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, nullptr, nullptr);
     wait_socket = relay->sink.running() ? relay->sink.socket() : -1;
     wait_writable = false;
-    if (wait_socket >= 0) AddWaitEventToSet(wait_set, WL_SOCKET_READABLE, wait_socket, nullptr, nullptr);
+    if (wait_socket >= 0)
+        AddWaitEventToSet(wait_set, WL_SOCKET_READABLE, wait_socket, nullptr, nullptr);
 }
 
 void start_sink() {
@@ -182,9 +190,11 @@ void start_sink() {
     relay->sink_delivered = false;
     if (!relay->sink.start(settings.sink, database_name)) {
         char text[kErrorLength];
-        snprintf(text, sizeof(text), "could not start the sink outbox-%s: %s", settings.sink, strerror(errno));
+        snprintf(text, sizeof(text), "could not start the sink outbox-%s: %s", settings.sink,
+                 strerror(errno));
         set_last_error(relay->slot, text);
-        relay->sink_due = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), relay->sink_backoff.next_ms());
+        relay->sink_due =
+            TimestampTzPlusMilliseconds(GetCurrentTimestamp(), relay->sink_backoff.next_ms());
     }
     rebuild_wait_set();
 }
@@ -201,7 +211,8 @@ void sink_ended(bool expected) {
     if (relay->sink_failed) return;  // it said why, and the relay has passed it on
     char how[128];
     char text[kErrorLength];
-    snprintf(text, sizeof(text), "the sink outbox-%s %s", settings.sink, describe_exit(status, how, sizeof(how)));
+    snprintf(text, sizeof(text), "the sink outbox-%s %s", settings.sink,
+             describe_exit(status, how, sizeof(how)));
     set_last_error(relay->slot, text);
     ereport(LOG, (errmsg("outbox: %s", text)));
 }
@@ -210,21 +221,24 @@ void sink_ended(bool expected) {
 bool wait_for_events(long timeout_ms) {
     bool writable = relay->sink.running() && relay->sink.unwritten() > 0;
     if (wait_socket >= 0 && writable != wait_writable) {
-        ModifyWaitEvent(wait_set, 2, WL_SOCKET_READABLE | (writable ? WL_SOCKET_WRITEABLE : 0), nullptr);
+        ModifyWaitEvent(wait_set, 2, WL_SOCKET_READABLE | (writable ? WL_SOCKET_WRITEABLE : 0),
+                        nullptr);
         wait_writable = writable;
     }
     WaitEvent events[3];
     int count = WaitEventSetWait(wait_set, timeout_ms, events, lengthof(events),
                                  compat::wait_event("OutboxRelayMain"));
     bool woken = false;
-    for (int i = 0; i < count; ++i) woken = woken || (events[i].events & WL_LATCH_SET) != 0;
+    for (int i = 0; i < count; ++i)
+        woken = woken || (events[i].events & WL_LATCH_SET) != 0;
     return woken;
 }
 
 // Lets the sink finish: waits for what is in flight until it is answered or the time is over.
 void drain_sink() {
     if (!relay->sink.running()) return;
-    TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), settings.stop_timeout_ms);
+    TimestampTz deadline =
+        TimestampTzPlusMilliseconds(GetCurrentTimestamp(), settings.stop_timeout_ms);
     relay->sink.send_drain();
     bool there = true;
     while (there) {
@@ -234,7 +248,8 @@ void drain_sink() {
         long rest = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), deadline);
         if (!there || rest <= 0) break;
         ResetLatch(MyLatch);
-        // Not CHECK_FOR_INTERRUPTS alone: the barrier that DROP DATABASE sends is absorbed by it too.
+        // Not CHECK_FOR_INTERRUPTS alone: the barrier that DROP DATABASE sends is absorbed by it
+        // too.
         CHECK_FOR_INTERRUPTS();
         (void)wait_for_events(rest);
     }
@@ -249,7 +264,8 @@ void drain_sink() {
     }
 }
 
-// --- state on disk ----------------------------------------------------------------------------------------
+// --- state on disk
+// ----------------------------------------------------------------------------------------
 
 // The beginning of a transaction that reads: Done means that it may.
 Look enter(Schema* schema) {
@@ -270,9 +286,11 @@ void load_state() {
     relay->gaps.clear();
     relay->resend_floor = PG_INT64_MAX;
     for (int i = 0; i < relay->progress.unsettled_count; ++i) {
-        relay->gaps.take_back_range(relay->progress.unsettled[i].from, relay->progress.unsettled[i].to);
+        relay->gaps.take_back_range(relay->progress.unsettled[i].from,
+                                    relay->progress.unsettled[i].to);
     }
-    if (relay->progress.unsettled_count > 0) relay->resend_floor = relay->progress.unsettled[0].from;
+    if (relay->progress.unsettled_count > 0)
+        relay->resend_floor = relay->progress.unsettled[0].from;
     relay->progress.unsettled = nullptr;
     relay->progress.unsettled_count = 0;
     relay->removal_count = 0;
@@ -296,8 +314,9 @@ void save_if_changed() {
     CommitTransactionCommand();
 }
 
-// A copy of a database (CREATE DATABASE ... TEMPLATE, a restored dump) that holds nothing to publish becomes
-// ours without a word. What was written here since the server started does not count: that is ours.
+// A copy of a database (CREATE DATABASE ... TEMPLATE, a restored dump) that holds nothing to
+// publish becomes ours without a word. What was written here since the server started does not
+// count: that is ours.
 bool adopt_if_nothing_foreign(const Schema& schema) {
     Progress progress = load_progress();
     Row row;
@@ -359,7 +378,8 @@ void start_ring() {
     pg_atomic_write_u32(&relay->slot->active_segment, static_cast<uint32>(relay->ring.active()));
 }
 
-// --- the loop ---------------------------------------------------------------------------------------------
+// --- the loop
+// ---------------------------------------------------------------------------------------------
 
 [[noreturn]] void leave(RelayEnd end) {
     drain_sink();
@@ -412,7 +432,8 @@ class Loop {
             MemoryContextReset(relay->scratch);
             ResetLatch(MyLatch);
             CHECK_FOR_INTERRUPTS();
-            // While there is always more to send, the wait below, which would notice, is never reached.
+            // While there is always more to send, the wait below, which would notice, is never
+            // reached.
             if (!PostmasterIsAlive()) proc_exit(1);
             if (ConfigReloadPending) handle_reload();
             if (ShutdownRequestPending) leave(RelayEnd::Error);
@@ -448,7 +469,8 @@ class Loop {
                 return;
             }
             if (look == Look::Resting) {
-                set_state(relay->standing == Standing::Paused ? RelayState::Paused : RelayState::Foreign);
+                set_state(relay->standing == Standing::Paused ? RelayState::Paused
+                                                              : RelayState::Foreign);
                 set_identified(relay->slot, relay->standing == Standing::Paused);
                 return;
             }
@@ -508,7 +530,8 @@ class Loop {
             case Look::Absent:
                 leave(RelayEnd::Absent);
             case Look::Resting:
-                rest(relay->standing == Standing::Paused ? RelayState::Paused : RelayState::Foreign);
+                rest(relay->standing == Standing::Paused ? RelayState::Paused
+                                                         : RelayState::Foreign);
                 deadlines->at_most(0);
                 return false;
             case Look::More:
@@ -520,7 +543,8 @@ class Loop {
                 break;
             case Look::Done:
                 if (ready && relay->gaps.recheck_ms() >= 0) {
-                    gaps_due_ = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), relay->gaps.recheck_ms());
+                    gaps_due_ = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+                                                            relay->gaps.recheck_ms());
                     deadlines->at_most(until(gaps_due_));
                 }
                 break;
@@ -560,8 +584,9 @@ class Loop {
         TimestampTz now = GetCurrentTimestamp();
         if (maintain_due_ == 0 || now >= maintain_due_) {
             long again = maintain_segments();
-            maintain_due_ = again < 0 ? DT_NOEND
-                                      : TimestampTzPlusMilliseconds(now, Max(again, kMaintainIntervalMs));
+            maintain_due_ = again < 0
+                                ? DT_NOEND
+                                : TimestampTzPlusMilliseconds(now, Max(again, kMaintainIntervalMs));
             maintained_watermark_ = relay->progress.watermark;
         } else if (relay->progress.watermark != maintained_watermark_ || relay->progress_changed) {
             // Something moved: look again, but not more often than once in the interval.
@@ -583,7 +608,7 @@ class Loop {
     }
 
     bool resting_ = true;  // the first look decides
-    bool log_due_ = true;   // something may have been committed
+    bool log_due_ = true;  // something may have been committed
     bool was_ready_ = false;
     TimestampTz gaps_due_ = DT_NOEND;
     Look look_ = Look::Done;
@@ -597,9 +622,7 @@ void run_loop() {
     Loop loop;
     MemoryContext context = CurrentMemoryContext;
     PG_TRY();
-    {
-        loop.run();
-    }
+    { loop.run(); }
     PG_CATCH();
     {
         MemoryContextSwitchTo(context);
@@ -629,7 +652,8 @@ void connect(Oid database) {
 }
 
 void initialize() {
-    relay->scratch = AllocSetContextCreate(TopMemoryContext, "outbox relay turn", ALLOCSET_DEFAULT_SIZES);
+    relay->scratch =
+        AllocSetContextCreate(TopMemoryContext, "outbox relay turn", ALLOCSET_DEFAULT_SIZES);
     MemoryContext caller = MemoryContextSwitchTo(TopMemoryContext);
     relay->sink.init();
     relay->gaps.init();
@@ -644,8 +668,8 @@ void initialize() {
 
 void outbox_relay_main(Datum argument) {
     using namespace outbox;
-    // A request to stop is a flag that the loop looks at, so that progress is saved; nothing here waits in a
-    // way that would need to be broken off.
+    // A request to stop is a flag that the loop looks at, so that progress is saved; nothing here
+    // waits in a way that would need to be broken off.
     pqsignal(SIGTERM, SignalHandlerForShutdownRequest);
     pqsignal(SIGHUP, SignalHandlerForConfigReload);
     BackgroundWorkerUnblockSignals();

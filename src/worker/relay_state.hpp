@@ -19,8 +19,8 @@ struct Relay final : public SettledView {
     RelaySlot* slot = nullptr;
     MemoryContext scratch = nullptr;  // reset with every turn of the loop
 
-    // What is sent and what is settled. A position up to progress.watermark is in exactly one of: gaps,
-    // in_flight (Source::Log), a topic's returned list, or settled.
+    // What is sent and what is settled. A position up to progress.watermark is in exactly one of:
+    // gaps, in_flight (Source::Log), a topic's returned list, or settled.
     Progress progress = {};
     Gaps gaps;
     InFlight in_flight;
@@ -28,8 +28,8 @@ struct Relay final : public SettledView {
     SegmentRing ring;
     Standing standing = Standing::Unknown;
 
-    // Messages that came back when a sink ended, and have not been sent again, begin here. Until they have
-    // been, nothing deferred is sent: it may have to go behind them.
+    // Messages that came back when a sink ended, and have not been sent again, begin here. Until
+    // they have been, nothing deferred is sent: it may have to go behind them.
     int64 resend_floor = PG_INT64_MAX;
     // No message in `deferred` that is not parked has a lower position.
     int64 deferred_floor = PG_INT64_MAX;
@@ -46,7 +46,7 @@ struct Relay final : public SettledView {
     Backoff sink_backoff{200, 30 * 1000};
     TimestampTz sink_due = 0;  // when to start it again
     bool sink_in_trouble = false;
-    bool sink_failed = false;  // it can't work with its settings
+    bool sink_failed = false;     // it can't work with its settings
     bool sink_delivered = false;  // something, since it was started
 
     // SettledView
@@ -58,12 +58,12 @@ struct Relay final : public SettledView {
 
 // Names of a relay's outcome of one look at the database.
 enum class Look : uint8_t {
-    Done,    // nothing is left to do for now
-    More,    // more can be sent at once
-    Full,    // more is there, and the sink has to answer first
-    Locked,  // somebody holds a lock that a relay must not wait for
-    Absent,  // the extension is not there
-    Resting, // paused, foreign: nothing may be sent
+    Done,     // nothing is left to do for now
+    More,     // more can be sent at once
+    Full,     // more is there, and the sink has to answer first
+    Locked,   // somebody holds a lock that a relay must not wait for
+    Absent,   // the extension is not there
+    Resting,  // paused, foreign: nothing may be sent
 };
 
 // pass.cpp: reads the log once and sends what can be sent. One transaction.

@@ -9,14 +9,17 @@ namespace {
 using protocol::BodyReader;
 using protocol::Bytes;
 
-char* copy_text(Bytes text) { return pnstrdup(text.data, text.length); }
+char* copy_text(Bytes text) {
+    return pnstrdup(text.data, text.length);
+}
 
 void remember_removal(Relay* relay, int64 position) {
     if (relay->removal_count == relay->removal_capacity) {
         int room = Max(256, relay->removal_capacity * 2);
         Size bytes = sizeof(int64) * static_cast<Size>(room);
-        relay->removals = static_cast<int64*>(relay->removals ? repalloc_huge(relay->removals, bytes)
-                                                              : MemoryContextAllocHuge(TopMemoryContext, bytes));
+        relay->removals =
+            static_cast<int64*>(relay->removals ? repalloc_huge(relay->removals, bytes)
+                                                : MemoryContextAllocHuge(TopMemoryContext, bytes));
         relay->removal_capacity = room;
     }
     relay->removals[relay->removal_count++] = position;
@@ -27,8 +30,8 @@ void on_ready(Relay* relay, BodyReader body) {
     Bytes name = body.rest();
     if (version != protocol::kVersion) {
         ereport(ERROR, (errcode(ERRCODE_PROTOCOL_VIOLATION),
-                        errmsg("sink and relay are of different versions (protocol %u and %u)", version,
-                               protocol::kVersion),
+                        errmsg("sink and relay are of different versions (protocol %u and %u)",
+                               version, protocol::kVersion),
                         errhint("Install one release of outbox and restart the server.")));
     }
     relay->sink.set_ready();
@@ -43,8 +46,10 @@ void on_ready(Relay* relay, BodyReader body) {
 InFlightMessage* answered(Relay* relay, uint64 number) {
     InFlightMessage* message = relay->in_flight.find(number);
     if (!message) {
-        ereport(ERROR, (errcode(ERRCODE_PROTOCOL_VIOLATION),
-                        errmsg("the sink answered for message " UINT64_FORMAT ", which it does not have", number)));
+        ereport(ERROR,
+                (errcode(ERRCODE_PROTOCOL_VIOLATION),
+                 errmsg("the sink answered for message " UINT64_FORMAT ", which it does not have",
+                        number)));
     }
     --relay->topics.at(message->topic).in_flight;
     relay->progress_changed = true;
@@ -159,7 +164,8 @@ bool handle_reports(Relay* relay) {
                 break;
             default:
                 ereport(ERROR, (errcode(ERRCODE_PROTOCOL_VIOLATION),
-                                errmsg("the sink sent a frame of unknown type %d", static_cast<int>(type))));
+                                errmsg("the sink sent a frame of unknown type %d",
+                                       static_cast<int>(type))));
         }
     }
     return there;
@@ -176,7 +182,8 @@ void take_back_unanswered(Relay* relay) {
         if (message.source == Source::Log) {
             positions[count++] = message.position;
         } else if (topic.state == TopicState::Open) {
-            // It was opened because all that was deferred had been sent; some of it has to be sent again.
+            // It was opened because all that was deferred had been sent; some of it has to be sent
+            // again.
             topics.set_state(&topic, TopicState::Draining);
         }
     });

@@ -6,8 +6,8 @@ namespace outbox {
 
 namespace {
 
-// More ranges than this are not worth writing twenty times a second: neighbours are joined, which after a
-// crash means some more messages sent twice.
+// More ranges than this are not worth writing twenty times a second: neighbours are joined, which
+// after a crash means some more messages sent twice.
 constexpr int kMostRanges = 1000;
 
 class RangeCollector {
@@ -20,8 +20,9 @@ class RangeCollector {
         if (count == capacity_) {
             capacity_ = Max(256, capacity_ * 2);
             Size bytes = sizeof(PositionRange) * static_cast<Size>(capacity_);
-            list = static_cast<PositionRange*>(list ? repalloc_huge(list, bytes)
-                                                    : MemoryContextAllocHuge(CurrentMemoryContext, bytes));
+            list = static_cast<PositionRange*>(
+                list ? repalloc_huge(list, bytes)
+                     : MemoryContextAllocHuge(CurrentMemoryContext, bytes));
         }
         list[count++] = PositionRange{from, to};
     }
@@ -37,21 +38,26 @@ RelayState current_state(const Relay& relay) {
     if (relay.standing == Standing::Paused) return RelayState::Paused;
     if (relay.standing == Standing::Foreign) return RelayState::Foreign;
     if (relay.sink_failed) return RelayState::Failed;
-    if (relay.sink.state() != SinkProcess::State::Ready || relay.sink_in_trouble) return RelayState::Connecting;
+    if (relay.sink.state() != SinkProcess::State::Ready || relay.sink_in_trouble)
+        return RelayState::Connecting;
     for (uint32 i = 0; i < relay.topics.count(); ++i) {
         TopicState state = relay.topics.at(i).state;
-        if (state == TopicState::Waiting || state == TopicState::Probing) return RelayState::Waiting;
+        if (state == TopicState::Waiting || state == TopicState::Probing)
+            return RelayState::Waiting;
     }
     return RelayState::Running;
 }
 
-// The lowest position that is a message and not settled; asked for only while somebody waits for it.
+// The lowest position that is a message and not settled; asked for only while somebody waits for
+// it.
 int64 first_in_flight(const Relay& relay) {
     int64 first = relay.resend_floor;
-    relay.in_flight.each([&](const InFlightMessage& message) { first = Min(first, message.position); });
+    relay.in_flight.each(
+        [&](const InFlightMessage& message) { first = Min(first, message.position); });
     for (uint32 i = 0; i < relay.topics.count(); ++i) {
         const Topic& topic = relay.topics.at(i);
-        for (int j = 0; j < topic.returned_count; ++j) first = Min(first, Abs(topic.returned[j].position));
+        for (int j = 0; j < topic.returned_count; ++j)
+            first = Min(first, Abs(topic.returned[j].position));
     }
     return first;
 }
@@ -61,7 +67,8 @@ int64 first_in_flight(const Relay& relay) {
 bool Relay::any_in_flight(int64 from, int64 to) const {
     bool any = false;
     in_flight.each([&](const InFlightMessage& message) {
-        any = any || (message.source == Source::Log && message.position >= from && message.position <= to);
+        any = any ||
+              (message.source == Source::Log && message.position >= from && message.position <= to);
     });
     for (uint32 i = 0; i < topics.count(); ++i) {
         const Topic& topic = topics.at(i);
@@ -79,14 +86,16 @@ bool Relay::any_gap(int64 from, int64 to, bool (*present)(void* context, int64 f
 
 void fill_progress(Relay* relay) {
     RangeCollector ranges;
-    for (const Gap& gap : relay->gaps) ranges.add(gap.from, gap.to);
+    for (const Gap& gap : relay->gaps)
+        ranges.add(gap.from, gap.to);
     relay->in_flight.each([&](const InFlightMessage& message) {
         if (message.source == Source::Log) ranges.add(message.position, message.position);
     });
     for (uint32 i = 0; i < relay->topics.count(); ++i) {
         const Topic& topic = relay->topics.at(i);
         for (int j = 0; j < topic.returned_count; ++j) {
-            if (topic.returned[j].position > 0) ranges.add(topic.returned[j].position, topic.returned[j].position);
+            if (topic.returned[j].position > 0)
+                ranges.add(topic.returned[j].position, topic.returned[j].position);
         }
     }
     relay->progress.unsettled = ranges.list;
@@ -113,8 +122,10 @@ void publish_status(Relay* relay) {
     int64 first = waiters ? first_in_flight(*relay) : PG_INT64_MAX;
     if (relay->progress.deferred > 0) first = Min(first, relay->deferred_floor);
     int64 unsettled = relay->gaps.returned_positions();
-    relay->in_flight.each([&](const InFlightMessage& message) { unsettled += message.source == Source::Log; });
-    for (uint32 i = 0; i < relay->topics.count(); ++i) unsettled += relay->topics.at(i).returned_count;
+    relay->in_flight.each(
+        [&](const InFlightMessage& message) { unsettled += message.source == Source::Log; });
+    for (uint32 i = 0; i < relay->topics.count(); ++i)
+        unsettled += relay->topics.at(i).returned_count;
     RelayState state = current_state(*relay);
     bool changed;
     SpinLockAcquire(&slot->mutex);
@@ -128,7 +139,8 @@ void publish_status(Relay* relay) {
     slot->unsettled = unsettled;
     slot->first_in_flight = first;
     slot->snapshots = relay->passes;
-    if (state == RelayState::Running && slot->healthy_since == 0) slot->healthy_since = GetCurrentTimestamp();
+    if (state == RelayState::Running && slot->healthy_since == 0)
+        slot->healthy_since = GetCurrentTimestamp();
     SpinLockRelease(&slot->mutex);
     pg_atomic_write_u32(&slot->active_segment, static_cast<uint32>(relay->ring.active()));
     if (waiters && changed) ConditionVariableBroadcast(&slot->progressed);

@@ -24,8 +24,8 @@ constexpr int kSocketBuffer = 1 << 20;
 
 // Runs in the child between fork and exec: nothing of the server may be used here.
 [[noreturn]] void become_sink(const char* program, const char* database, int socket, pid_t relay) {
-    // A group of its own: the postmaster's signals to the relay's group are for the relay, which then lets
-    // the sink finish.
+    // A group of its own: the postmaster's signals to the relay's group are for the relay, which
+    // then lets the sink finish.
     setpgid(0, 0);
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (getppid() != relay) _exit(1);
@@ -35,7 +35,8 @@ constexpr int kSocketBuffer = 1 << 20;
     // Files and sockets of the server are not the sink's business.
     long most = sysconf(_SC_OPEN_MAX);
     if (close_range(3, ~0u, 0) != 0) {
-        for (int fd = 3; fd < most; ++fd) close(fd);
+        for (int fd = 3; fd < most; ++fd)
+            close(fd);
     }
     sigset_t none;
     sigemptyset(&none);
@@ -208,7 +209,8 @@ bool SinkProcess::next_frame(protocol::FrameType* type, const char** body, uint3
     if (there < sizeof(header)) return false;
     memcpy(&header, input_.data + parsed_, sizeof(header));
     if (header.length > kMostFromSink) {
-        ereport(ERROR, (errcode(ERRCODE_PROTOCOL_VIOLATION), errmsg("the sink sent a frame of %u bytes", header.length)));
+        ereport(ERROR, (errcode(ERRCODE_PROTOCOL_VIOLATION),
+                        errmsg("the sink sent a frame of %u bytes", header.length)));
     }
     if (there < sizeof(header) + header.length) return false;
     *type = header.type;
@@ -220,7 +222,8 @@ bool SinkProcess::next_frame(protocol::FrameType* type, const char** body, uint3
 
 const char* describe_exit(int status, char* text, size_t size) {
     if (WIFSIGNALED(status)) {
-        snprintf(text, size, "was killed by signal %d (%s)", WTERMSIG(status), pg_strsignal(WTERMSIG(status)));
+        snprintf(text, size, "was killed by signal %d (%s)", WTERMSIG(status),
+                 pg_strsignal(WTERMSIG(status)));
     } else if (WEXITSTATUS(status) == 127) {
         snprintf(text, size, "could not be started: is its program installed?");
     } else {

@@ -1,7 +1,7 @@
 // The sink as the relay sees it: a child process at the other end of a socket. Relay process.
 //
-// States: none -> starting (settings sent) -> ready (it said so) -> ending (Drain sent) -> none. It may end
-// from any state by itself, which the end of file on the socket tells.
+// States: none -> starting (settings sent) -> ready (it said so) -> ending (Drain sent) -> none. It
+// may end from any state by itself, which the end of file on the socket tells.
 #pragma once
 
 #include "pg/postgres.hpp"
@@ -16,7 +16,8 @@ class SinkProcess {
     // Buffers in the current memory context, for good.
     void init();
 
-    // Starts outbox-<name> and sends it its settings. False if it could not be started; errno tells why.
+    // Starts outbox-<name> and sends it its settings. False if it could not be started; errno tells
+    // why.
     bool start(const char* name, const char* database);
 
     // Ends it at once, if it is there.
@@ -33,11 +34,12 @@ class SinkProcess {
     bool flush();
     // Reads what is there; false at the end of the file, or if what came is not a frame.
     bool receive();
-    // The next frame that was received completely; false if there is none. Valid until the next receive().
+    // The next frame that was received completely; false if there is none. Valid until the next
+    // receive().
     bool next_frame(protocol::FrameType* type, const char** body, uint32* length);
 
-    // After the end of file: waits for the process, which is about to end or is ended, and returns its status
-    // as waitpid has it.
+    // After the end of file: waits for the process, which is about to end or is ended, and returns
+    // its status as waitpid has it.
     int reap();
 
     void set_ready() { state_ = State::Ready; }

@@ -23,7 +23,8 @@ void Topics::init() {
 
 uint32 Topics::index_of(const char* name, uint32 length) {
     // Most messages go to the topic of the one before.
-    if (last_ < count_ && strncmp(list_[last_].name, name, length) == 0 && list_[last_].name[length] == '\0') {
+    if (last_ < count_ && strncmp(list_[last_].name, name, length) == 0 &&
+        list_[last_].name[length] == '\0') {
         return last_;
     }
     char key[kTopicLength + 1] = {};
@@ -34,7 +35,8 @@ uint32 Topics::index_of(const char* name, uint32 length) {
         if (count_ == capacity_) {
             capacity_ = Max(16u, capacity_ * 2);
             Size bytes = sizeof(Topic) * capacity_;
-            list_ = static_cast<Topic*>(list_ ? repalloc_huge(list_, bytes) : MemoryContextAllocHuge(context_, bytes));
+            list_ = static_cast<Topic*>(list_ ? repalloc_huge(list_, bytes)
+                                              : MemoryContextAllocHuge(context_, bytes));
         }
         entry->index = count_++;
         Topic fresh = {};
@@ -62,13 +64,15 @@ void Topics::came_back(Topic* topic, int64 position, bool suspect) {
         int room = Max(16, topic->returned_capacity * 2);
         Size bytes = sizeof(ReturnedMessage) * static_cast<Size>(room);
         topic->returned = static_cast<ReturnedMessage*>(
-            topic->returned ? repalloc_huge(topic->returned, bytes) : MemoryContextAllocHuge(context_, bytes));
+            topic->returned ? repalloc_huge(topic->returned, bytes)
+                            : MemoryContextAllocHuge(context_, bytes));
         topic->returned_capacity = room;
     }
     topic->returned[topic->returned_count++] = ReturnedMessage{position, suspect};
 }
 
-void Topics::note_failure(Topic* topic, protocol::FailureKind kind, int32 code, const char* text, size_t length) {
+void Topics::note_failure(Topic* topic, protocol::FailureKind kind, int32 code, const char* text,
+                          size_t length) {
     set_state(topic, TopicState::Closed);
     topic->closed_at_sink = true;
     if (kind == protocol::FailureKind::Topic) topic->topic_trouble = true;

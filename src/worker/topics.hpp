@@ -1,14 +1,17 @@
 // What the relay knows about each topic it has sent to: whether it takes messages. Relay process.
 //
-//   Open ---a message fails---> Closed ---everything in flight is answered---> settle (recovery.cpp):
+//   Open ---a message fails---> Closed ---everything in flight is answered---> settle
+//   (recovery.cpp):
 //        its messages that came back move to the table `deferred`, and so do new ones from now on
-//     trouble with the topic   -> Waiting --pause over--> Probing (the first one, alone) --delivered--> Draining
+//     trouble with the topic   -> Waiting --pause over--> Probing (the first one, alone)
+//     --delivered--> Draining
 //                                    ^------------------failed--------------------'
-//     trouble with one message -> Draining; the suspects go alone, each after an answer for the one before
+//     trouble with one message -> Draining; the suspects go alone, each after an answer for the one
+//     before
 //   Draining ---nothing deferred is left---> Open
 //
-// The sink closes a topic by itself with the first failure (protocol/frames.hpp), so nothing overtakes what
-// failed; settle opens it again.
+// The sink closes a topic by itself with the first failure (protocol/frames.hpp), so nothing
+// overtakes what failed; settle opens it again.
 #pragma once
 
 #include "pg/postgres.hpp"
@@ -31,10 +34,10 @@ constexpr int kTopicErrorLength = 200;
 struct Topic {
     char name[kTopicLength + 1];
     TopicState state;
-    bool closed_at_sink;  // wants a Reopen
-    bool topic_trouble;   // since it was closed, something failed because of the topic
-    bool has_parked;      // keys must be compared with the parked ones
-    bool rewind;          // a row was deferred behind drained_to: start over when all is answered
+    bool closed_at_sink;    // wants a Reopen
+    bool topic_trouble;     // since it was closed, something failed because of the topic
+    bool has_parked;        // keys must be compared with the parked ones
+    bool rewind;            // a row was deferred behind drained_to: start over when all is answered
     bool wait_for_answers;  // the next one goes alone: not before everything in flight is answered
     int in_flight;
     int32 error_code;
@@ -62,9 +65,11 @@ class Topics {
     // Calls every topic Open: before the state is loaded anew.
     void forget_troubles();
 
-    // A message of the topic came back undelivered. `position` is 0 for one that lies in `deferred` anyway.
+    // A message of the topic came back undelivered. `position` is 0 for one that lies in `deferred`
+    // anyway.
     void came_back(Topic* topic, int64 position, bool suspect);
-    void note_failure(Topic* topic, protocol::FailureKind kind, int32 code, const char* text, size_t length);
+    void note_failure(Topic* topic, protocol::FailureKind kind, int32 code, const char* text,
+                      size_t length);
 
     // How many are not Open; kept up to date by set_state.
     void set_state(Topic* topic, TopicState state);
