@@ -1,36 +1,25 @@
 -- outbox 0.1.0: everything that CREATE EXTENSION outbox makes. Runs once, as the extension's owner.
 \echo Use "CREATE EXTENSION outbox" to load this file. \quit
 
--- Whoever owns the schema could add functions and operators that the statements below would pick up. So a
--- schema that is there already must be the installing role's own. (Operators are named with their schema until
--- this has been checked, and the columns compared below are cast to types that have exact operators.)
-DO $check$
-BEGIN
-    IF EXISTS (SELECT FROM pg_catalog.pg_namespace AS n
-               WHERE n.oid OPERATOR(pg_catalog.=) '@extschema@'::pg_catalog.regnamespace::pg_catalog.oid
-                 AND n.nspowner OPERATOR(pg_catalog.<>) CURRENT_USER::pg_catalog.regrole::pg_catalog.oid) THEN
-        RAISE EXCEPTION 'schema "@extschema@" belongs to another role'
-            USING ERRCODE = 'insufficient_privilege',
-                  HINT = 'Drop it, or give it to the role that creates the extension.';
-    END IF;
-END
-$check$;
-
-COMMENT ON SCHEMA @extschema@ IS 'Messages that reach Kafka if, and only if, their transaction commits.';
+-- A member of the extension, so that it goes with it. A schema of this name that is there already is an error:
+-- its owner could have put functions and operators in the way of what follows. While this script runs, the
+-- search_path is pg_catalog (outbox.control), so nothing else can be in the way either.
+CREATE SCHEMA outbox;
+COMMENT ON SCHEMA outbox IS 'Messages that reach Kafka if, and only if, their transaction commits.';
 
 ---------------------------------------------------------------------------------------------------------
 -- Storage. Written by the C++ code directly; nobody else needs, or gets, a right on any of it.
 ---------------------------------------------------------------------------------------------------------
 
 -- Caches nothing: a position taken ahead of its transaction's commit would break the order.
-CREATE SEQUENCE @extschema@.message_position AS bigint CACHE 1;
-COMMENT ON SEQUENCE @extschema@.message_position IS
+CREATE SEQUENCE outbox.message_position AS bigint CACHE 1;
+COMMENT ON SEQUENCE outbox.message_position IS
     'Positions of messages, taken while their transaction commits.';
 
 -- The ring of segments. Fixed-width columns first; rows are never updated or deleted, so pages are filled
 -- to the brim and vacuum has nothing to do. A payload goes out of line only when it does not fit a page, and
 -- is never compressed here: Kafka's client does that once, for a whole batch.
-CREATE TABLE @extschema@.segment_1 (
+CREATE TABLE outbox.segment_1 (
     position  bigint      NOT NULL,
     time      timestamptz NOT NULL,
     id        uuid        NOT NULL,
@@ -40,59 +29,59 @@ CREATE TABLE @extschema@.segment_1 (
     payload   bytea,
     headers   jsonb
 ) WITH (autovacuum_enabled = off, toast.autovacuum_enabled = off, fillfactor = 100, toast_tuple_target = 8160);
-ALTER TABLE @extschema@.segment_1
+ALTER TABLE outbox.segment_1
     ALTER COLUMN topic   SET STORAGE MAIN,
     ALTER COLUMN key     SET STORAGE EXTERNAL,
     ALTER COLUMN payload SET STORAGE EXTERNAL,
     ALTER COLUMN headers SET STORAGE EXTERNAL;
-CREATE TABLE @extschema@.segment_2 (LIKE @extschema@.segment_1 INCLUDING STORAGE)
+CREATE TABLE outbox.segment_2 (LIKE outbox.segment_1 INCLUDING STORAGE)
     WITH (autovacuum_enabled = off, toast.autovacuum_enabled = off, fillfactor = 100, toast_tuple_target = 8160);
-CREATE TABLE @extschema@.segment_3 (LIKE @extschema@.segment_1 INCLUDING STORAGE)
+CREATE TABLE outbox.segment_3 (LIKE outbox.segment_1 INCLUDING STORAGE)
     WITH (autovacuum_enabled = off, toast.autovacuum_enabled = off, fillfactor = 100, toast_tuple_target = 8160);
-CREATE TABLE @extschema@.segment_4 (LIKE @extschema@.segment_1 INCLUDING STORAGE)
+CREATE TABLE outbox.segment_4 (LIKE outbox.segment_1 INCLUDING STORAGE)
     WITH (autovacuum_enabled = off, toast.autovacuum_enabled = off, fillfactor = 100, toast_tuple_target = 8160);
-CREATE INDEX segment_1_position ON @extschema@.segment_1 (position) WITH (fillfactor = 100);
-CREATE INDEX segment_2_position ON @extschema@.segment_2 (position) WITH (fillfactor = 100);
-CREATE INDEX segment_3_position ON @extschema@.segment_3 (position) WITH (fillfactor = 100);
-CREATE INDEX segment_4_position ON @extschema@.segment_4 (position) WITH (fillfactor = 100);
-COMMENT ON TABLE @extschema@.segment_1 IS 'Segment 1 of the message log. Read it through the view messages.';
-COMMENT ON TABLE @extschema@.segment_2 IS 'Segment 2 of the message log. Read it through the view messages.';
-COMMENT ON TABLE @extschema@.segment_3 IS 'Segment 3 of the message log. Read it through the view messages.';
-COMMENT ON TABLE @extschema@.segment_4 IS 'Segment 4 of the message log. Read it through the view messages.';
+CREATE INDEX segment_1_position ON outbox.segment_1 (position) WITH (fillfactor = 100);
+CREATE INDEX segment_2_position ON outbox.segment_2 (position) WITH (fillfactor = 100);
+CREATE INDEX segment_3_position ON outbox.segment_3 (position) WITH (fillfactor = 100);
+CREATE INDEX segment_4_position ON outbox.segment_4 (position) WITH (fillfactor = 100);
+COMMENT ON TABLE outbox.segment_1 IS 'Segment 1 of the message log. Read it through the view messages.';
+COMMENT ON TABLE outbox.segment_2 IS 'Segment 2 of the message log. Read it through the view messages.';
+COMMENT ON TABLE outbox.segment_3 IS 'Segment 3 of the message log. Read it through the view messages.';
+COMMENT ON TABLE outbox.segment_4 IS 'Segment 4 of the message log. Read it through the view messages.';
 
-COMMENT ON INDEX @extschema@.segment_1_position IS 'Rows of segment 1 by position.';
-COMMENT ON INDEX @extschema@.segment_2_position IS 'Rows of segment 2 by position.';
-COMMENT ON INDEX @extschema@.segment_3_position IS 'Rows of segment 3 by position.';
-COMMENT ON INDEX @extschema@.segment_4_position IS 'Rows of segment 4 by position.';
+COMMENT ON INDEX outbox.segment_1_position IS 'Rows of segment 1 by position.';
+COMMENT ON INDEX outbox.segment_2_position IS 'Rows of segment 2 by position.';
+COMMENT ON INDEX outbox.segment_3_position IS 'Rows of segment 3 by position.';
+COMMENT ON INDEX outbox.segment_4_position IS 'Rows of segment 4 by position.';
 
 -- Rows that arrive in a segment by anything but emit() (logical replication, a restore, an INSERT by hand)
 -- are not this server's to publish.
-CREATE FUNCTION @extschema@.guard_segment() RETURNS trigger
+CREATE FUNCTION outbox.guard_segment() RETURNS trigger
     LANGUAGE c SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'outbox_guard_segment';
-COMMENT ON FUNCTION @extschema@.guard_segment() IS
+COMMENT ON FUNCTION outbox.guard_segment() IS
     'Trigger of the segments: drops what logical replication brings; any other row not written by emit() '
     'pauses the relay until outbox.resume().';
-CREATE TRIGGER guard BEFORE INSERT ON @extschema@.segment_1
-    FOR EACH ROW EXECUTE FUNCTION @extschema@.guard_segment();
-CREATE TRIGGER guard BEFORE INSERT ON @extschema@.segment_2
-    FOR EACH ROW EXECUTE FUNCTION @extschema@.guard_segment();
-CREATE TRIGGER guard BEFORE INSERT ON @extschema@.segment_3
-    FOR EACH ROW EXECUTE FUNCTION @extschema@.guard_segment();
-CREATE TRIGGER guard BEFORE INSERT ON @extschema@.segment_4
-    FOR EACH ROW EXECUTE FUNCTION @extschema@.guard_segment();
-ALTER TABLE @extschema@.segment_1 ENABLE ALWAYS TRIGGER guard;
-COMMENT ON TRIGGER guard ON @extschema@.segment_1 IS 'Catches rows that do not come from emit().';
-ALTER TABLE @extschema@.segment_2 ENABLE ALWAYS TRIGGER guard;
-COMMENT ON TRIGGER guard ON @extschema@.segment_2 IS 'Catches rows that do not come from emit().';
-ALTER TABLE @extschema@.segment_3 ENABLE ALWAYS TRIGGER guard;
-COMMENT ON TRIGGER guard ON @extschema@.segment_3 IS 'Catches rows that do not come from emit().';
-ALTER TABLE @extschema@.segment_4 ENABLE ALWAYS TRIGGER guard;
-COMMENT ON TRIGGER guard ON @extschema@.segment_4 IS 'Catches rows that do not come from emit().';
+CREATE TRIGGER guard BEFORE INSERT ON outbox.segment_1
+    FOR EACH ROW EXECUTE FUNCTION outbox.guard_segment();
+CREATE TRIGGER guard BEFORE INSERT ON outbox.segment_2
+    FOR EACH ROW EXECUTE FUNCTION outbox.guard_segment();
+CREATE TRIGGER guard BEFORE INSERT ON outbox.segment_3
+    FOR EACH ROW EXECUTE FUNCTION outbox.guard_segment();
+CREATE TRIGGER guard BEFORE INSERT ON outbox.segment_4
+    FOR EACH ROW EXECUTE FUNCTION outbox.guard_segment();
+ALTER TABLE outbox.segment_1 ENABLE ALWAYS TRIGGER guard;
+COMMENT ON TRIGGER guard ON outbox.segment_1 IS 'Catches rows that do not come from emit().';
+ALTER TABLE outbox.segment_2 ENABLE ALWAYS TRIGGER guard;
+COMMENT ON TRIGGER guard ON outbox.segment_2 IS 'Catches rows that do not come from emit().';
+ALTER TABLE outbox.segment_3 ENABLE ALWAYS TRIGGER guard;
+COMMENT ON TRIGGER guard ON outbox.segment_3 IS 'Catches rows that do not come from emit().';
+ALTER TABLE outbox.segment_4 ENABLE ALWAYS TRIGGER guard;
+COMMENT ON TRIGGER guard ON outbox.segment_4 IS 'Catches rows that do not come from emit().';
 
 -- The relay's progress: every position up to watermark is settled, except those in unsettled. The newest row
 -- (highest number) counts. Rows are only added; when one table is large the other is emptied and takes over,
 -- so that no row version is ever dead, however old the oldest snapshot.
-CREATE TABLE @extschema@.progress_1 (
+CREATE TABLE outbox.progress_1 (
     number    bigint         NOT NULL,
     watermark bigint         NOT NULL,
     unsettled int8multirange NOT NULL,
@@ -100,29 +89,29 @@ CREATE TABLE @extschema@.progress_1 (
     deferred  bigint         NOT NULL,
     time      timestamptz    NOT NULL
 ) WITH (autovacuum_enabled = off, toast.autovacuum_enabled = off);
-CREATE TABLE @extschema@.progress_2 (LIKE @extschema@.progress_1)
+CREATE TABLE outbox.progress_2 (LIKE outbox.progress_1)
     WITH (autovacuum_enabled = off, toast.autovacuum_enabled = off);
-CREATE INDEX progress_1_number ON @extschema@.progress_1 (number);
-CREATE INDEX progress_2_number ON @extschema@.progress_2 (number);
-COMMENT ON INDEX @extschema@.progress_1_number IS 'Finds the newest row.';
-COMMENT ON INDEX @extschema@.progress_2_number IS 'Finds the newest row.';
-COMMENT ON TABLE @extschema@.progress_1 IS 'Progress of the relay: the newest row of progress_1 and progress_2 counts.';
-COMMENT ON TABLE @extschema@.progress_2 IS 'Progress of the relay: the newest row of progress_1 and progress_2 counts.';
+CREATE INDEX progress_1_number ON outbox.progress_1 (number);
+CREATE INDEX progress_2_number ON outbox.progress_2 (number);
+COMMENT ON INDEX outbox.progress_1_number IS 'Finds the newest row.';
+COMMENT ON INDEX outbox.progress_2_number IS 'Finds the newest row.';
+COMMENT ON TABLE outbox.progress_1 IS 'Progress of the relay: the newest row of progress_1 and progress_2 counts.';
+COMMENT ON TABLE outbox.progress_2 IS 'Progress of the relay: the newest row of progress_1 and progress_2 counts.';
 
 -- Whose messages these are, and whether the relay is paused. One row for each identity that has been seen:
 -- the relay works only while there is none but its own.
-CREATE TABLE @extschema@.identity (
+CREATE TABLE outbox.identity (
     system_identifier bigint  NOT NULL,
     database_oid      oid     NOT NULL,
     paused            boolean NOT NULL DEFAULT false
 );
-COMMENT ON TABLE @extschema@.identity IS
+COMMENT ON TABLE outbox.identity IS
     'The server and database whose relay may publish these messages, and whether an operator paused it. A row '
     'of another identity (a restored dump, a cloned database) keeps the relay silent until outbox.resume().';
 
 -- Messages that could not go with the others: their topic takes none at present (waiting), or the broker
 -- refused them or an earlier one of their key for good (parked). Kept here so that the ring of segments turns.
-CREATE TABLE @extschema@.deferred (
+CREATE TABLE outbox.deferred (
     position   bigint      NOT NULL PRIMARY KEY,
     time       timestamptz NOT NULL,
     id         uuid        NOT NULL,
@@ -136,14 +125,14 @@ CREATE TABLE @extschema@.deferred (
     error      text,
     deferred_at timestamptz NOT NULL
 );
-CREATE INDEX deferred_topic ON @extschema@.deferred (topic, position) WHERE state <> 'parked';
-CREATE INDEX deferred_key ON @extschema@.deferred (topic, md5(key)) WHERE state = 'parked';
-COMMENT ON INDEX @extschema@.deferred_topic IS 'A topic''s messages that are to be tried again, in order.';
-COMMENT ON INDEX @extschema@.deferred_key IS 'Finds out whether a key has a parked message.';
-COMMENT ON INDEX @extschema@.deferred_pkey IS 'Deferred messages by position.';
-COMMENT ON CONSTRAINT deferred_pkey ON @extschema@.deferred IS 'A message is deferred once.';
-COMMENT ON CONSTRAINT deferred_state_check ON @extschema@.deferred IS 'The states that the relay knows.';
-COMMENT ON TABLE @extschema@.deferred IS
+CREATE INDEX deferred_topic ON outbox.deferred (topic, position) WHERE state <> 'parked';
+CREATE INDEX deferred_key ON outbox.deferred (topic, md5(key)) WHERE state = 'parked';
+COMMENT ON INDEX outbox.deferred_topic IS 'A topic''s messages that are to be tried again, in order.';
+COMMENT ON INDEX outbox.deferred_key IS 'Finds out whether a key has a parked message.';
+COMMENT ON INDEX outbox.deferred_pkey IS 'Deferred messages by position.';
+COMMENT ON CONSTRAINT deferred_pkey ON outbox.deferred IS 'A message is deferred once.';
+COMMENT ON CONSTRAINT deferred_state_check ON outbox.deferred IS 'The states that the relay knows.';
+COMMENT ON TABLE outbox.deferred IS
     'Messages taken out of the log because their topic or the broker does not take them: waiting and suspect '
     'ones are tried again, parked ones stay.';
 
@@ -151,37 +140,37 @@ COMMENT ON TABLE @extschema@.deferred IS
 -- emit: sixteen overloads, one entry point. Not strict: NULL key and NULL payload have a meaning.
 ---------------------------------------------------------------------------------------------------------
 
-CREATE FUNCTION @extschema@.emit(topic text, key text, payload text, headers jsonb DEFAULT NULL, partition integer DEFAULT NULL)
+CREATE FUNCTION outbox.emit(topic text, key text, payload text, headers jsonb DEFAULT NULL, partition integer DEFAULT NULL)
     RETURNS uuid LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'outbox_emit';
-CREATE FUNCTION @extschema@.emit(topic text, key text, payload json, headers jsonb DEFAULT NULL, partition integer DEFAULT NULL)
+CREATE FUNCTION outbox.emit(topic text, key text, payload json, headers jsonb DEFAULT NULL, partition integer DEFAULT NULL)
     RETURNS uuid LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'outbox_emit';
-CREATE FUNCTION @extschema@.emit(topic text, key text, payload jsonb, headers jsonb DEFAULT NULL, partition integer DEFAULT NULL)
+CREATE FUNCTION outbox.emit(topic text, key text, payload jsonb, headers jsonb DEFAULT NULL, partition integer DEFAULT NULL)
     RETURNS uuid LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'outbox_emit';
-CREATE FUNCTION @extschema@.emit(topic text, key text, payload bytea, headers jsonb DEFAULT NULL, partition integer DEFAULT NULL)
+CREATE FUNCTION outbox.emit(topic text, key text, payload bytea, headers jsonb DEFAULT NULL, partition integer DEFAULT NULL)
     RETURNS uuid LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'outbox_emit';
-CREATE FUNCTION @extschema@.emit(topic text, key bytea, payload text, headers jsonb DEFAULT NULL, partition integer DEFAULT NULL)
+CREATE FUNCTION outbox.emit(topic text, key bytea, payload text, headers jsonb DEFAULT NULL, partition integer DEFAULT NULL)
     RETURNS uuid LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'outbox_emit';
-CREATE FUNCTION @extschema@.emit(topic text, key bytea, payload json, headers jsonb DEFAULT NULL, partition integer DEFAULT NULL)
+CREATE FUNCTION outbox.emit(topic text, key bytea, payload json, headers jsonb DEFAULT NULL, partition integer DEFAULT NULL)
     RETURNS uuid LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'outbox_emit';
-CREATE FUNCTION @extschema@.emit(topic text, key bytea, payload jsonb, headers jsonb DEFAULT NULL, partition integer DEFAULT NULL)
+CREATE FUNCTION outbox.emit(topic text, key bytea, payload jsonb, headers jsonb DEFAULT NULL, partition integer DEFAULT NULL)
     RETURNS uuid LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'outbox_emit';
-CREATE FUNCTION @extschema@.emit(topic text, key bytea, payload bytea, headers jsonb DEFAULT NULL, partition integer DEFAULT NULL)
+CREATE FUNCTION outbox.emit(topic text, key bytea, payload bytea, headers jsonb DEFAULT NULL, partition integer DEFAULT NULL)
     RETURNS uuid LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'outbox_emit';
-CREATE FUNCTION @extschema@.emit(topic text, key bigint, payload text, headers jsonb DEFAULT NULL, partition integer DEFAULT NULL)
+CREATE FUNCTION outbox.emit(topic text, key bigint, payload text, headers jsonb DEFAULT NULL, partition integer DEFAULT NULL)
     RETURNS uuid LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'outbox_emit';
-CREATE FUNCTION @extschema@.emit(topic text, key bigint, payload json, headers jsonb DEFAULT NULL, partition integer DEFAULT NULL)
+CREATE FUNCTION outbox.emit(topic text, key bigint, payload json, headers jsonb DEFAULT NULL, partition integer DEFAULT NULL)
     RETURNS uuid LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'outbox_emit';
-CREATE FUNCTION @extschema@.emit(topic text, key bigint, payload jsonb, headers jsonb DEFAULT NULL, partition integer DEFAULT NULL)
+CREATE FUNCTION outbox.emit(topic text, key bigint, payload jsonb, headers jsonb DEFAULT NULL, partition integer DEFAULT NULL)
     RETURNS uuid LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'outbox_emit';
-CREATE FUNCTION @extschema@.emit(topic text, key bigint, payload bytea, headers jsonb DEFAULT NULL, partition integer DEFAULT NULL)
+CREATE FUNCTION outbox.emit(topic text, key bigint, payload bytea, headers jsonb DEFAULT NULL, partition integer DEFAULT NULL)
     RETURNS uuid LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'outbox_emit';
-CREATE FUNCTION @extschema@.emit(topic text, key uuid, payload text, headers jsonb DEFAULT NULL, partition integer DEFAULT NULL)
+CREATE FUNCTION outbox.emit(topic text, key uuid, payload text, headers jsonb DEFAULT NULL, partition integer DEFAULT NULL)
     RETURNS uuid LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'outbox_emit';
-CREATE FUNCTION @extschema@.emit(topic text, key uuid, payload json, headers jsonb DEFAULT NULL, partition integer DEFAULT NULL)
+CREATE FUNCTION outbox.emit(topic text, key uuid, payload json, headers jsonb DEFAULT NULL, partition integer DEFAULT NULL)
     RETURNS uuid LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'outbox_emit';
-CREATE FUNCTION @extschema@.emit(topic text, key uuid, payload jsonb, headers jsonb DEFAULT NULL, partition integer DEFAULT NULL)
+CREATE FUNCTION outbox.emit(topic text, key uuid, payload jsonb, headers jsonb DEFAULT NULL, partition integer DEFAULT NULL)
     RETURNS uuid LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'outbox_emit';
-CREATE FUNCTION @extschema@.emit(topic text, key uuid, payload bytea, headers jsonb DEFAULT NULL, partition integer DEFAULT NULL)
+CREATE FUNCTION outbox.emit(topic text, key uuid, payload bytea, headers jsonb DEFAULT NULL, partition integer DEFAULT NULL)
     RETURNS uuid LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'outbox_emit';
 
 DO $comment$
@@ -190,7 +179,7 @@ DECLARE
 BEGIN
     FOR overload IN
         SELECT oid FROM pg_catalog.pg_proc
-        WHERE pronamespace = '@extschema@'::pg_catalog.regnamespace::pg_catalog.oid AND proname = 'emit'
+        WHERE pronamespace = 'outbox'::pg_catalog.regnamespace::pg_catalog.oid AND proname = 'emit'
     LOOP
         EXECUTE pg_catalog.format('COMMENT ON FUNCTION %s IS %L', overload,
             'Sends a message to a Kafka topic if, and only if, this transaction commits; returns its id (UUID, '
@@ -208,118 +197,118 @@ $comment$;
 -- What applications and operators see and do.
 ---------------------------------------------------------------------------------------------------------
 
-CREATE FUNCTION @extschema@.uncommitted(
+CREATE FUNCTION outbox.uncommitted(
     OUT ordinal bigint, OUT id uuid, OUT topic text, OUT key bytea, OUT payload bytea, OUT headers jsonb,
     OUT partition integer)
     RETURNS SETOF record LANGUAGE c VOLATILE PARALLEL RESTRICTED SET search_path = pg_catalog, pg_temp
     AS 'MODULE_PATHNAME', 'outbox_uncommitted';
-COMMENT ON FUNCTION @extschema@.uncommitted() IS
+COMMENT ON FUNCTION outbox.uncommitted() IS
     'The messages that this transaction has emitted so far and not rolled back, in order: for an application''s '
     'tests, which assert on them and roll back.';
 
-CREATE FUNCTION @extschema@.relay_status(
+CREATE FUNCTION outbox.relay_status(
     OUT state text, OUT backlog bigint, OUT oldest timestamptz, OUT delivered bigint, OUT deferred bigint,
     OUT last_error text, OUT last_error_at timestamptz, OUT relay_pid integer, OUT sink_pid integer,
     OUT sink text, OUT sink_statistics jsonb, OUT watermark bigint, OUT active_segment integer)
     RETURNS record LANGUAGE c VOLATILE PARALLEL RESTRICTED SET search_path = pg_catalog, pg_temp
     AS 'MODULE_PATHNAME', 'outbox_relay_status';
-COMMENT ON FUNCTION @extschema@.relay_status() IS 'What the view status shows.';
+COMMENT ON FUNCTION outbox.relay_status() IS 'What the view status shows.';
 
-CREATE VIEW @extschema@.status AS
+CREATE VIEW outbox.status AS
     SELECT state, backlog, oldest, delivered, deferred, last_error, last_error_at, relay_pid, sink_pid, sink,
            sink_statistics, watermark, active_segment
-    FROM @extschema@.relay_status();
-COMMENT ON VIEW @extschema@.status IS
+    FROM outbox.relay_status();
+COMMENT ON VIEW outbox.status IS
     'One row on this database''s relay. Reading it costs the same whatever is waiting.';
-COMMENT ON COLUMN @extschema@.status.state IS
+COMMENT ON COLUMN outbox.status.state IS
     'running; connecting (the broker has not answered yet, or no longer does); waiting (a topic takes no messages '
     'at present, others flow); paused (outbox.pause()); foreign (these messages were written by another server or '
     'database: outbox.resume() publishes them); disabled (outbox.enabled is off); failed (see last_error: the relay '
     'tries again by itself); stopped (no relay is running)';
-COMMENT ON COLUMN @extschema@.status.backlog IS 'messages committed and not settled yet, deferred ones included';
-COMMENT ON COLUMN @extschema@.status.oldest IS 'time of the oldest message that is not settled';
-COMMENT ON COLUMN @extschema@.status.delivered IS 'messages that the broker has acknowledged so far';
-COMMENT ON COLUMN @extschema@.status.deferred IS 'messages of the backlog that wait apart because their topic or the broker does not take them';
-COMMENT ON COLUMN @extschema@.status.last_error IS 'the latest trouble, in the words of the broker or of its client; kept after it is over';
-COMMENT ON COLUMN @extschema@.status.last_error_at IS 'when that was';
-COMMENT ON COLUMN @extschema@.status.relay_pid IS 'process id of the relay';
-COMMENT ON COLUMN @extschema@.status.sink_pid IS 'process id of the sink, the relay''s child';
-COMMENT ON COLUMN @extschema@.status.sink IS 'name and versions of the sink';
-COMMENT ON COLUMN @extschema@.status.sink_statistics IS 'counters of the sink, for diagnosis; names may change';
-COMMENT ON COLUMN @extschema@.status.watermark IS 'highest position that the relay has read';
-COMMENT ON COLUMN @extschema@.status.active_segment IS 'number of the segment that messages are written to';
+COMMENT ON COLUMN outbox.status.backlog IS 'messages committed and not settled yet, deferred ones included';
+COMMENT ON COLUMN outbox.status.oldest IS 'time of the oldest message that is not settled';
+COMMENT ON COLUMN outbox.status.delivered IS 'messages that the broker has acknowledged so far';
+COMMENT ON COLUMN outbox.status.deferred IS 'messages of the backlog that wait apart because their topic or the broker does not take them';
+COMMENT ON COLUMN outbox.status.last_error IS 'the latest trouble, in the words of the broker or of its client; kept after it is over';
+COMMENT ON COLUMN outbox.status.last_error_at IS 'when that was';
+COMMENT ON COLUMN outbox.status.relay_pid IS 'process id of the relay';
+COMMENT ON COLUMN outbox.status.sink_pid IS 'process id of the sink, the relay''s child';
+COMMENT ON COLUMN outbox.status.sink IS 'name and versions of the sink';
+COMMENT ON COLUMN outbox.status.sink_statistics IS 'counters of the sink, for diagnosis; names may change';
+COMMENT ON COLUMN outbox.status.watermark IS 'highest position that the relay has read';
+COMMENT ON COLUMN outbox.status.active_segment IS 'number of the segment that messages are written to';
 
-CREATE VIEW @extschema@.messages AS
+CREATE VIEW outbox.messages AS
     WITH progress AS (
         SELECT watermark, unsettled
-        FROM (SELECT * FROM @extschema@.progress_1 UNION ALL SELECT * FROM @extschema@.progress_2) AS p
+        FROM (SELECT * FROM outbox.progress_1 UNION ALL SELECT * FROM outbox.progress_2) AS p
         ORDER BY number DESC LIMIT 1
     ), log AS (
-        SELECT * FROM @extschema@.segment_1
-        UNION ALL SELECT * FROM @extschema@.segment_2
-        UNION ALL SELECT * FROM @extschema@.segment_3
-        UNION ALL SELECT * FROM @extschema@.segment_4
+        SELECT * FROM outbox.segment_1
+        UNION ALL SELECT * FROM outbox.segment_2
+        UNION ALL SELECT * FROM outbox.segment_3
+        UNION ALL SELECT * FROM outbox.segment_4
     )
     SELECT l.position, l.id, l.topic, l.key, l.payload, l.headers, l.partition, l.time,
            coalesce(l.position <= p.watermark AND NOT p.unsettled @> l.position, false) AS settled
     FROM log AS l LEFT JOIN progress AS p ON true
-    WHERE NOT EXISTS (SELECT FROM @extschema@.deferred AS d WHERE d.position = l.position)
+    WHERE NOT EXISTS (SELECT FROM outbox.deferred AS d WHERE d.position = l.position)
     UNION ALL
     SELECT d.position, d.id, d.topic, d.key, d.payload, d.headers, d.partition, d.time, d.state = 'parked'
-    FROM @extschema@.deferred AS d;
-COMMENT ON VIEW @extschema@.messages IS
+    FROM outbox.deferred AS d;
+COMMENT ON VIEW outbox.messages IS
     'The messages that are stored at present: those not settled yet, and settled ones until their segment is '
     'reused (outbox.retention). Key and payload are bytes: convert_from(payload, ''UTF8'') shows text.';
-COMMENT ON COLUMN @extschema@.messages.position IS 'place in the log, given at commit';
-COMMENT ON COLUMN @extschema@.messages.id IS 'what emit() returned; the header id of the Kafka message';
-COMMENT ON COLUMN @extschema@.messages.topic IS 'Kafka topic';
-COMMENT ON COLUMN @extschema@.messages.key IS 'key, as bytes; NULL for none';
-COMMENT ON COLUMN @extschema@.messages.payload IS 'payload, as bytes; NULL for a tombstone';
-COMMENT ON COLUMN @extschema@.messages.headers IS 'headers as given to emit()';
-COMMENT ON COLUMN @extschema@.messages.partition IS 'partition as given to emit(); NULL: the key decides';
-COMMENT ON COLUMN @extschema@.messages.time IS 'when the row was written: Kafka''s timestamp';
-COMMENT ON COLUMN @extschema@.messages.settled IS
+COMMENT ON COLUMN outbox.messages.position IS 'place in the log, given at commit';
+COMMENT ON COLUMN outbox.messages.id IS 'what emit() returned; the header id of the Kafka message';
+COMMENT ON COLUMN outbox.messages.topic IS 'Kafka topic';
+COMMENT ON COLUMN outbox.messages.key IS 'key, as bytes; NULL for none';
+COMMENT ON COLUMN outbox.messages.payload IS 'payload, as bytes; NULL for a tombstone';
+COMMENT ON COLUMN outbox.messages.headers IS 'headers as given to emit()';
+COMMENT ON COLUMN outbox.messages.partition IS 'partition as given to emit(); NULL: the key decides';
+COMMENT ON COLUMN outbox.messages.time IS 'when the row was written: Kafka''s timestamp';
+COMMENT ON COLUMN outbox.messages.settled IS
     'acknowledged by the broker or parked; may lag behind by some tens of milliseconds';
 
-CREATE FUNCTION @extschema@.wait_for_delivery(timeout interval DEFAULT '30 s') RETURNS boolean
+CREATE FUNCTION outbox.wait_for_delivery(timeout interval DEFAULT '30 s') RETURNS boolean
     LANGUAGE c VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
     AS 'MODULE_PATHNAME', 'outbox_wait_for_delivery';
-COMMENT ON FUNCTION @extschema@.wait_for_delivery(interval) IS
+COMMENT ON FUNCTION outbox.wait_for_delivery(interval) IS
     'Waits until every message committed before the call is settled: true; or until the timeout: false. NULL waits '
     'without limit. Messages of the calling transaction are not among them: they are not committed.';
 
-CREATE FUNCTION @extschema@.pause() RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE
+CREATE FUNCTION outbox.pause() RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE
     SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'outbox_pause';
-COMMENT ON FUNCTION @extschema@.pause() IS
+COMMENT ON FUNCTION outbox.pause() IS
     'Stops sending once this transaction commits; emit() goes on storing. Survives restarts. See outbox.resume().';
 
-CREATE FUNCTION @extschema@.resume() RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE
+CREATE FUNCTION outbox.resume() RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE
     SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'outbox_resume';
-COMMENT ON FUNCTION @extschema@.resume() IS
+COMMENT ON FUNCTION outbox.resume() IS
     'Starts sending again once this transaction commits, after outbox.pause() or in state "foreign", where it '
     'declares that the messages stored here are this server''s to publish.';
 
-CREATE FUNCTION @extschema@.discard_backlog() RETURNS bigint LANGUAGE c VOLATILE PARALLEL UNSAFE
+CREATE FUNCTION outbox.discard_backlog() RETURNS bigint LANGUAGE c VOLATILE PARALLEL UNSAFE
     SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'outbox_discard_backlog';
-COMMENT ON FUNCTION @extschema@.discard_backlog() IS
+COMMENT ON FUNCTION outbox.discard_backlog() IS
     'Gives up, unsent, every message that is waiting at present, and returns how many. Only while the relay is '
     'paused or in state "foreign": the way out for a copy that must not publish its original''s messages.';
 
-CREATE FUNCTION @extschema@.grant_emit(role regrole) RETURNS void LANGUAGE plpgsql VOLATILE
+CREATE FUNCTION outbox.grant_emit(role regrole) RETURNS void LANGUAGE plpgsql VOLATILE
     SET search_path = pg_catalog, pg_temp AS $function$
 DECLARE
     callable regprocedure;
 BEGIN
-    EXECUTE format('GRANT USAGE ON SCHEMA @extschema@ TO %s', role);
+    EXECUTE format('GRANT USAGE ON SCHEMA outbox TO %s', role);
     FOR callable IN
         SELECT oid FROM pg_proc
-        WHERE pronamespace = '@extschema@'::regnamespace::oid AND proname IN ('emit', 'uncommitted')
+        WHERE pronamespace = 'outbox'::regnamespace::oid AND proname IN ('emit', 'uncommitted')
     LOOP
         EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %s', callable, role);
     END LOOP;
 END
 $function$;
-COMMENT ON FUNCTION @extschema@.grant_emit(regrole) IS
+COMMENT ON FUNCTION outbox.grant_emit(regrole) IS
     'Lets a role emit: USAGE on the schema, EXECUTE on every emit() and on uncommitted(). The caller needs the right '
     'to grant these.';
 
@@ -332,41 +321,41 @@ DECLARE
     statement text;
 BEGIN
     FOR statement IN
-        SELECT pg_catalog.format('REVOKE ALL ON TABLE @extschema@.%I FROM %s CASCADE', c.relname, g.name)
+        SELECT pg_catalog.format('REVOKE ALL ON TABLE outbox.%I FROM %s CASCADE', c.relname, g.name)
         FROM pg_catalog.pg_class AS c, pg_catalog.aclexplode(c.relacl) AS a,
              LATERAL (SELECT CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE a.grantee::pg_catalog.regrole::text END) AS g (name)
-        WHERE c.relnamespace = '@extschema@'::pg_catalog.regnamespace::pg_catalog.oid AND a.grantee <> c.relowner
+        WHERE c.relnamespace = 'outbox'::pg_catalog.regnamespace::pg_catalog.oid AND a.grantee <> c.relowner
         UNION
         SELECT pg_catalog.format('REVOKE ALL ON FUNCTION %s FROM %s CASCADE', p.oid::pg_catalog.regprocedure, g.name)
         FROM pg_catalog.pg_proc AS p,
              pg_catalog.aclexplode(coalesce(p.proacl, pg_catalog.acldefault('f', p.proowner))) AS a,
              LATERAL (SELECT CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE a.grantee::pg_catalog.regrole::text END) AS g (name)
-        WHERE p.pronamespace = '@extschema@'::pg_catalog.regnamespace::pg_catalog.oid AND a.grantee <> p.proowner
+        WHERE p.pronamespace = 'outbox'::pg_catalog.regnamespace::pg_catalog.oid AND a.grantee <> p.proowner
         UNION
-        SELECT pg_catalog.format('REVOKE ALL ON SCHEMA @extschema@ FROM %s CASCADE', g.name)
+        SELECT pg_catalog.format('REVOKE ALL ON SCHEMA outbox FROM %s CASCADE', g.name)
         FROM pg_catalog.pg_namespace AS n, pg_catalog.aclexplode(n.nspacl) AS a,
              LATERAL (SELECT CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE a.grantee::pg_catalog.regrole::text END) AS g (name)
-        WHERE n.nspname = '@extschema@' AND a.grantee <> n.nspowner
+        WHERE n.nspname = 'outbox' AND a.grantee <> n.nspowner
     LOOP
         EXECUTE statement;
     END LOOP;
 END
 $revoke$;
 
-GRANT USAGE ON SCHEMA @extschema@ TO pg_monitor;
-GRANT SELECT ON @extschema@.status TO pg_monitor;
-GRANT EXECUTE ON FUNCTION @extschema@.relay_status() TO pg_monitor;
+GRANT USAGE ON SCHEMA outbox TO pg_monitor;
+GRANT SELECT ON outbox.status TO pg_monitor;
+GRANT EXECUTE ON FUNCTION outbox.relay_status() TO pg_monitor;
 
 ---------------------------------------------------------------------------------------------------------
 -- Dumps carry the messages and the progress; the identity that comes along keeps a restored copy silent.
 ---------------------------------------------------------------------------------------------------------
 
-SELECT pg_catalog.pg_extension_config_dump('@extschema@.message_position', '');
-SELECT pg_catalog.pg_extension_config_dump('@extschema@.segment_1', '');
-SELECT pg_catalog.pg_extension_config_dump('@extschema@.segment_2', '');
-SELECT pg_catalog.pg_extension_config_dump('@extschema@.segment_3', '');
-SELECT pg_catalog.pg_extension_config_dump('@extschema@.segment_4', '');
-SELECT pg_catalog.pg_extension_config_dump('@extschema@.progress_1', '');
-SELECT pg_catalog.pg_extension_config_dump('@extschema@.progress_2', '');
-SELECT pg_catalog.pg_extension_config_dump('@extschema@.identity', '');
-SELECT pg_catalog.pg_extension_config_dump('@extschema@.deferred', '');
+SELECT pg_catalog.pg_extension_config_dump('outbox.message_position', '');
+SELECT pg_catalog.pg_extension_config_dump('outbox.segment_1', '');
+SELECT pg_catalog.pg_extension_config_dump('outbox.segment_2', '');
+SELECT pg_catalog.pg_extension_config_dump('outbox.segment_3', '');
+SELECT pg_catalog.pg_extension_config_dump('outbox.segment_4', '');
+SELECT pg_catalog.pg_extension_config_dump('outbox.progress_1', '');
+SELECT pg_catalog.pg_extension_config_dump('outbox.progress_2', '');
+SELECT pg_catalog.pg_extension_config_dump('outbox.identity', '');
+SELECT pg_catalog.pg_extension_config_dump('outbox.deferred', '');
