@@ -17,11 +17,11 @@
 //                   Log        a line for the server's log; never message text, never a secret
 //                   Statistics a JSON object, at most kMaxStatistics bytes
 //
-// Each message is answered by exactly one Delivered or Failed, unless the connection ends first. A Failed
-// closes its topic: the sink returns every later message of that topic (kind Returned) until Reopen, so that
-// nothing overtakes the one that failed. A sink whose client is beyond repair reports what it knows and ends
-// with exit status 75 (try again); the relay starts a fresh one and sends again, in order, what was not
-// answered.
+// Each message is answered by exactly one Delivered or Failed, unless the connection ends first. A
+// Failed closes its topic: the sink returns every later message of that topic (kind Returned) until
+// Reopen, so that nothing overtakes the one that failed. A sink whose client is beyond repair
+// reports what it knows and ends with exit status 75 (try again); the relay starts a fresh one and
+// sends again, in order, what was not answered.
 //
 // Rules for this file: no server header, no exceptions, no allocation, no standard containers.
 #pragma once

@@ -86,8 +86,12 @@ OUTBOX_SQL_FUNCTION(outbox_emit) {
     const Overload* overload = called_overload(fcinfo);
     check_session_can_emit();
     if (PG_ARGISNULL(0)) {
-        ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED), errmsg("topic must not be NULL"),
-                        errhint("Name the Kafka topic that the message is for.")));
+        ereport(
+            ERROR,
+            (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED), errmsg("topic must not be NULL"),
+             errdetail(
+                 "Key, payload, headers and partition may be NULL; a message always has a topic."),
+             errhint("Name the Kafka topic that the message is for.")));
     }
 
     MessageParts parts = {};

@@ -24,6 +24,7 @@ bool is_topic_character(char c) {
 void check_topic(const char* topic, size_t length) {
     if (length == 0) {
         ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("topic is empty"),
+                        errdetail("A message needs the name of a Kafka topic."),
                         errhint("%s", kTopicHint)));
     }
     if (length > kMaxTopicLength) {
@@ -41,7 +42,8 @@ void check_topic(const char* topic, size_t length) {
     if (strspn(topic, ".") >= length && length <= 2) {
         ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
                         errmsg("topic name \"%.*s\" is not valid", static_cast<int>(length), topic),
-                        errdetail("Kafka allows neither \".\" nor \"..\" as a topic.")));
+                        errdetail("Kafka allows neither \".\" nor \"..\" as a topic."),
+                        errhint("%s", kTopicHint)));
     }
 }
 
@@ -49,6 +51,7 @@ void check_headers(const Jsonb* headers) {
     if (!JB_ROOT_IS_OBJECT(headers)) {
         ereport(ERROR,
                 (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("headers must be a JSON object"),
+                 errdetail("An array, a string, a number or a boolean has no names for headers."),
                  errhint("Give names and values, as in '{\"type\": \"OrderCreated\"}'.")));
     }
     JsonbValue id;
@@ -90,14 +93,18 @@ void check_session_can_emit() {
                         errhint("Add outbox to shared_preload_libraries and restart the server.")));
     }
     if (RecoveryInProgress()) {
-        ereport(ERROR, (errcode(ERRCODE_READ_ONLY_SQL_TRANSACTION),
-                        errmsg("cannot emit on a standby server"),
-                        errhint("Connect to the primary server.")));
+        ereport(
+            ERROR,
+            (errcode(ERRCODE_READ_ONLY_SQL_TRANSACTION), errmsg("cannot emit on a standby server"),
+             errdetail("A message is a row, and rows are written on the primary server."),
+             errhint("Connect to the primary server.")));
     }
     if (XactReadOnly) {
-        ereport(ERROR, (errcode(ERRCODE_READ_ONLY_SQL_TRANSACTION),
-                        errmsg("cannot emit in a read-only transaction"),
-                        errhint("Start it with BEGIN READ WRITE.")));
+        ereport(ERROR,
+                (errcode(ERRCODE_READ_ONLY_SQL_TRANSACTION),
+                 errmsg("cannot emit in a read-only transaction"),
+                 errdetail("A message is a row that is written when the transaction commits."),
+                 errhint("Start it with BEGIN READ WRITE.")));
     }
     if (IsInParallelMode()) {
         ereport(ERROR, (errcode(ERRCODE_INVALID_TRANSACTION_STATE),

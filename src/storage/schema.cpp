@@ -48,6 +48,8 @@ Entry enter_schema(Schema* schema) {
     Oid sequence = find_sequence();
     if (!OidIsValid(sequence)) return Entry::Absent;
     if (!ConditionalLockRelationOid(sequence, AccessShareLock)) return Entry::Locked;
+    // Between the look and the lock it may have been dropped, and created again.
+    if (find_sequence() != sequence) return Entry::Locked;
     return find_schema(schema) ? Entry::Entered : Entry::Absent;
 }
 

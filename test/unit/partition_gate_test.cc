@@ -1,0 +1,159 @@
+// A partition's first message goes alone.
+#include "sink/kafka/partition_gate.hpp"
+
+#include <gtest/gtest.h>
+
+#include <vector>
+
+#include "support/frame_builder.hpp"
+
+namespace outbox::test {
+namespace {
+
+using namespace std::chrono_literals;
+using kafka::OwnedMessage;
+using kafka::PartitionGate;
+using sink::Clock;
+using Verdict = PartitionGate::Verdict;
+
+constexpr Clock::time_point kStart = Clock::time_point{} + 24h;
+
+OwnedMessage message(uint64_t number) { return OwnedMessage(Decoded({}, number).view()); }
+
+std::vector<uint64_t> numbers(const std::deque<OwnedMessage>& messages) {
+    std::vector<uint64_t> numbers;
+    for (const OwnedMessage& one : messages)
+        numbers.push_back(one.view().head.number);
+    return numbers;
+}
+
+// By key, to this partition.
+PartitionGate::Decision keyed(PartitionGate& gate, int32_t partition) {
+    return gate.decide(partition, false, 0);
+}
+
+TEST(PartitionGate, TheWholeTopicCountsAsOnePartitionWhileNothingIsKnown) {
+    PartitionGate gate;
+    auto first = keyed(gate, -1);
+    EXPECT_EQ(first.verdict, Verdict::GoAlone);
+    EXPECT_EQ(first.partition, PartitionGate::kAnyPartition);
+    gate.alone(first.slot, 1);
+    auto second = keyed(gate, -1);
+    EXPECT_EQ(second.verdict, Verdict::Wait);
+    gate.wait(second.slot, message(2));
+    auto explicit_one = gate.decide(4, true, 0);
+    EXPECT_EQ(explicit_one.verdict, Verdict::Wait);
+    gate.wait(explicit_one.slot, message(3));
+    auto anywhere = gate.decide(std::nullopt, false, 0);
+    EXPECT_EQ(anywhere.verdict, Verdict::Wait);
+    gate.wait(anywhere.slot, message(4));
+    EXPECT_EQ(numbers(gate.delivered(1, 0, kStart)), (std::vector<uint64_t>{2, 3, 4}));
+}
+
+TEST(PartitionGate, AnEstablishedPartitionFlows) {
+    PartitionGate gate;
+    gate.resize(2);
+    gate.alone(keyed(gate, 1).slot, 1);
+    EXPECT_EQ(keyed(gate, 1).verdict, Verdict::Wait);
+    EXPECT_EQ(keyed(gate, 0).verdict, Verdict::GoAlone);
+    gate.delivered(1, 1, kStart);
+    EXPECT_EQ(keyed(gate, 1).verdict, Verdict::Go);
+    EXPECT_EQ(keyed(gate, 0).verdict, Verdict::GoAlone);
+}
+
+TEST(PartitionGate, WhatWaitsIsNotOvertaken) {
+    PartitionGate gate;
+    gate.resize(1);
+    gate.alone(keyed(gate, 0).slot, 1);
+    gate.wait(keyed(gate, 0).slot, message(2));
+    gate.wait(keyed(gate, 0).slot, message(3));
+    EXPECT_EQ(numbers(gate.delivered(1, 0, kStart)), (std::vector<uint64_t>{2, 3}));
+    EXPECT_TRUE(gate.delivered(2, 0, kStart).empty());
+}
+
+TEST(PartitionGate, WhileTheWholeTopicProbesNoFreshPartitionDoes) {
+    PartitionGate gate;
+    gate.alone(keyed(gate, -1).slot, 1);
+    gate.resize(3);  // the partitioner has run, but where message 1 is nobody knows
+    auto decision = keyed(gate, 2);
+    EXPECT_EQ(decision.verdict, Verdict::Wait);
+    gate.wait(decision.slot, message(2));
+    EXPECT_EQ(numbers(gate.delivered(1, 0, kStart)), (std::vector<uint64_t>{2}));
+    EXPECT_EQ(keyed(gate, 2).verdict, Verdict::GoAlone);
+    EXPECT_EQ(keyed(gate, 0).verdict, Verdict::Go);
+}
+
+TEST(PartitionGate, AfterAFailureTheNextOneGoesAloneAgain) {
+    PartitionGate gate;
+    gate.resize(1);
+    gate.alone(keyed(gate, 0).slot, 1);
+    gate.wait(keyed(gate, 0).slot, message(2));
+    gate.failed(1);
+    EXPECT_EQ(numbers(gate.take_waiting()), (std::vector<uint64_t>{2}));
+    EXPECT_EQ(keyed(gate, 0).verdict, Verdict::GoAlone);
+}
+
+TEST(PartitionGate, MessagesForAnywhereAvoidPartitionsThatDoNotAnswer) {
+    PartitionGate gate;
+    gate.resize(2);
+    gate.alone(gate.decide(std::nullopt, false, 0).slot, 1);
+    gate.delivered(1, 0, kStart);
+    auto probe = gate.decide(std::nullopt, false, 1);
+    EXPECT_EQ(probe.verdict, Verdict::GoAlone);
+    EXPECT_EQ(probe.partition, 1);
+    gate.alone(probe.slot, 2);  // partition 1 has no leader: no answer comes
+    for (uint32_t random = 0; random < 10; ++random) {
+        auto decision = gate.decide(std::nullopt, false, random);
+        EXPECT_EQ(decision.verdict, Verdict::Go);
+        EXPECT_EQ(decision.partition, 0);
+    }
+    gate.delivered(2, 1, kStart);
+    auto free = gate.decide(std::nullopt, false, 0);
+    EXPECT_EQ(free.verdict, Verdict::Go);
+    EXPECT_EQ(free.partition, PartitionGate::kAnyPartition);
+}
+
+TEST(PartitionGate, APartitionThatWasQuietForLongStartsAnew) {
+    PartitionGate gate;
+    gate.resize(2);
+    for (int32_t partition : {0, 1}) {
+        gate.alone(keyed(gate, partition).slot, static_cast<uint64_t>(partition) + 1);
+        gate.delivered(static_cast<uint64_t>(partition) + 1, partition, kStart);
+    }
+    gate.delivered(3, 1, kStart + 30min);
+    gate.forget_idle(kStart + PartitionGate::kForgottenAfter);
+    EXPECT_EQ(keyed(gate, 0).verdict, Verdict::GoAlone);
+    EXPECT_EQ(keyed(gate, 1).verdict, Verdict::Go);
+}
+
+TEST(PartitionGate, NewPartitionsAreFresh) {
+    PartitionGate gate;
+    gate.resize(1);
+    gate.alone(keyed(gate, 0).slot, 1);
+    gate.delivered(1, 0, kStart);
+    EXPECT_TRUE(gate.resize(3).empty());
+    EXPECT_EQ(gate.partition_count(), 3);
+    EXPECT_EQ(keyed(gate, 0).verdict, Verdict::Go);
+    EXPECT_EQ(keyed(gate, 2).verdict, Verdict::GoAlone);
+}
+
+TEST(PartitionGate, WhatWaitedForAPartitionThatIsGoneComesBack) {
+    PartitionGate gate;
+    gate.resize(3);
+    gate.alone(keyed(gate, 2).slot, 1);
+    gate.wait(keyed(gate, 2).slot, message(2));
+    EXPECT_EQ(numbers(gate.resize(1)), (std::vector<uint64_t>{2}));
+    EXPECT_EQ(keyed(gate, 0).verdict, Verdict::GoAlone);
+}
+
+TEST(PartitionGate, AnExplicitPartitionIsAskedFor) {
+    PartitionGate gate;
+    EXPECT_EQ(gate.decide(5, true, 0).partition, 5);
+    gate.resize(10);
+    EXPECT_EQ(gate.decide(5, true, 0).partition, 5);
+    EXPECT_EQ(gate.decide(5, false, 0).partition, PartitionGate::kAnyPartition);
+    EXPECT_EQ(gate.decide(99, true, 0).partition, 99);
+}
+
+}  // namespace
+}  // namespace outbox::test
