@@ -38,6 +38,7 @@ CREATE VIEW journal.received AS
 -- One row for each message that SQL emitted, and one for each that arrived though nothing emitted it.
 CREATE VIEW journal.comparison AS
     SELECT e.ordinal, s.step, s.title, e.id AS emitted, e.fate, r.*,
+           -- Negative when the message has overtaken the answer to COMMIT.
            extract(epoch FROM r.arrived - s.committed) * 1000 AS milliseconds,
            t.document AS expected
     FROM journal.step AS s JOIN journal.emitted AS e USING (step)

@@ -12,7 +12,7 @@ WITH sides AS (
            pg_temp.wrap(coalesce(step || '  ' || title, '-  Nothing that SQL emitted'), 28, '   ') ||
            ARRAY[CASE fate WHEN 'sent' THEN '   committed' WHEN 'undone' THEN '   rolled back' END, ''] AS sql,
            CASE WHEN id IS NULL THEN ARRAY['nothing']
-           ELSE ARRAY[format('%s[%s], %s ms after COMMIT', topic, partition, round(milliseconds, 1)),
+           ELSE ARRAY[format('%s[%s], %s ms after COMMIT', topic, partition, round(greatest(milliseconds, 0), 1)),
                       'key     ' || coalesce(key, 'NULL')] ||
                 string_to_array('header  ' || replace(headers, ' ', E'\nheader  '), E'\n') ||
                 pg_temp.wrap('payload ' || coalesce(payload, 'NULL'), 48, '        ')

@@ -8,7 +8,8 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cache=${OUTBOX_CACHE:-${XDG_CACHE_HOME:-${HOME:-/tmp}/.cache}/outbox}
 # shellcheck disable=SC2034
 venv=$cache/venv kafka_jars=$cache/kafka-4.1.1
-jdbc_version=42.7.7
+# shellcheck disable=SC2034
+jdbc_version=42.7.7 node_postgres_version=8.16.3
 # shellcheck disable=SC2034
 jdbc_jar=$cache/postgresql-$jdbc_version.jar
 

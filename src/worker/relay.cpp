@@ -24,6 +24,8 @@ constexpr int kSaveIntervalMs = 50;
 constexpr int kPaceUs = 1000;
 // Frames beyond this wait for the sink to read before more are made.
 constexpr size_t kMostUnwritten = 1 << 20;
+// A sink that ends this often without having delivered anything is called failed.
+constexpr int kFailedAfterEnds = 3;
 constexpr long kLockedRetryMs = 50;
 constexpr long kMaintainIntervalMs = 1000;
 
@@ -206,14 +208,18 @@ void sink_ended(bool expected) {
     rebuild_wait_set();
     if (expected) return;
     // One that was at work may start again at once; one that fails time after time must not spin.
+    if (relay->sink_delivered) relay->sink_ends = 0;
     long pause = relay->sink_delivered ? 0 : static_cast<long>(relay->sink_backoff.next_ms());
     relay->sink_due = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), pause);
-    if (relay->sink_failed) return;  // it said why, and the relay has passed it on
+    if (relay->sink_failed && relay->sink_ends == 0) return;  // it has said why itself
     char how[128];
     char text[kErrorLength];
     snprintf(text, sizeof(text), "the sink outbox-%s %s", settings.sink,
              describe_exit(status, how, sizeof(how)));
     set_last_error(relay->slot, text);
+    if (++relay->sink_ends >= kFailedAfterEnds || never_ran(status)) relay->sink_failed = true;
+    // Once for a series of the same.
+    if (relay->sink_ends > 1) return;
     ereport(LOG, (errmsg("outbox: %s", text)));
 }
 
@@ -400,6 +406,7 @@ void handle_reload() {
     if (relay->sink.running() && strcmp(signature, sink_signature) != 0) drain_sink();
     // Whatever it could not work with may have been mended.
     relay->sink_backoff.reset();
+    relay->sink_ends = 0;
     relay->sink_due = 0;
 }
 

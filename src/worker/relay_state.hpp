@@ -47,6 +47,7 @@ struct Relay final : public SettledView {
     TimestampTz sink_due = 0;  // when to start it again
     bool sink_in_trouble = false;
     bool sink_failed = false;     // it can't work with its settings
+    int sink_ends = 0;            // how often it ended in a row without having delivered anything
     bool sink_delivered = false;  // something, since it was started
 
     // SettledView

@@ -220,11 +220,15 @@ bool SinkProcess::next_frame(protocol::FrameType* type, const char** body, uint3
     return true;
 }
 
+bool never_ran(int status) {
+    return WIFEXITED(status) && WEXITSTATUS(status) == 127;
+}
+
 const char* describe_exit(int status, char* text, size_t size) {
     if (WIFSIGNALED(status)) {
         snprintf(text, size, "was killed by signal %d (%s)", WTERMSIG(status),
                  pg_strsignal(WTERMSIG(status)));
-    } else if (WEXITSTATUS(status) == 127) {
+    } else if (never_ran(status)) {
         snprintf(text, size, "could not be started: is its program installed?");
     } else {
         snprintf(text, size, "ended with exit status %d", WEXITSTATUS(status));

@@ -60,6 +60,9 @@ class SinkProcess {
     size_t parsed_ = 0;
 };
 
+// Whether the status says that there is no such program.
+bool never_ran(int status);
+
 // Words for a status that reap() returned.
 const char* describe_exit(int status, char* text, size_t size);
 

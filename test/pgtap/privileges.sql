@@ -1,5 +1,6 @@
 -- Who may do what: a matrix of roles and objects.
 BEGIN;
+SET LOCAL client_min_messages = warning;
 CREATE EXTENSION IF NOT EXISTS pgtap;
 CREATE EXTENSION IF NOT EXISTS outbox;
 CREATE ROLE outbox_pgtap_app;

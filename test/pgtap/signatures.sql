@@ -1,8 +1,9 @@
 -- The surface that applications and operators build upon: names, arguments, results, volatility.
 BEGIN;
+SET LOCAL client_min_messages = warning;
 CREATE EXTENSION IF NOT EXISTS pgtap;
 CREATE EXTENSION IF NOT EXISTS outbox;
-SELECT plan(16 * 5 + 30);
+SELECT plan(16 * 5 + 27);
 
 CREATE TEMPORARY TABLE overloads AS
     SELECT ARRAY['text', key_type, payload_type, 'jsonb', 'integer'] AS arguments

@@ -35,7 +35,7 @@ std::string value(const kafka::Configuration& configuration, const std::string& 
 
 std::string refusal_of(const TemporaryFolder& folder, const std::string& properties) {
     try {
-        ClientConfiguration(settings({{"config_file", folder.write("conf", properties)}}));
+        ClientConfiguration refused(settings({{"config_file", folder.write("conf", properties)}}));
         return "";
     } catch (const sink::ConfigurationError& error) {
         return error.what();
@@ -97,7 +97,7 @@ TEST(ClientConfiguration, RefusalsNameThePropertyAndNeverItsValue) {
          {Case{"acks=12345", "property acks"}, Case{"plugin.library.paths=12345", "load code"},
           Case{"topic.acks=12345", "property topic.acks"},
           Case{"no.such.thing=12345", "No such configuration property: \"no.such.thing\""},
-          Case{"linger.ms=12345abc", "value of the property linger.ms"},
+          Case{"linger.ms=abc12345", "value of the property linger.ms"},
           Case{"security.protocol=12345", "value of the property security.protocol"}}) {
         std::string words = refusal_of(folder, one.properties);
         EXPECT_NE(words.find(one.expected), std::string::npos) << words;
@@ -108,7 +108,8 @@ TEST(ClientConfiguration, RefusalsNameThePropertyAndNeverItsValue) {
 
 TEST(ClientConfiguration, BootstrapServersAreNeeded) {
     try {
-        ClientConfiguration(settings({{"bootstrap_servers", ""}}));
+        ClientConfiguration refused(
+            sink::Settings(Values{{"database", "shop"}, {"bootstrap_servers", ""}}));
         FAIL();
     } catch (const sink::ConfigurationError& error) {
         EXPECT_STREQ(error.what(), "outbox.kafka_bootstrap_servers is not set");

@@ -77,8 +77,8 @@ TEST(Frames, EveryTruncationIsNoticed) {
 }
 
 TEST(Frames, ImpossibleLengthsAreNoticed) {
-    for (int32_t length : {-2, std::numeric_limits<int32_t>::min(), 1000,
-                           std::numeric_limits<int32_t>::max()}) {
+    for (int32_t length :
+         {-2, std::numeric_limits<int32_t>::min(), 1000, std::numeric_limits<int32_t>::max()}) {
         std::string body = message_body(1, full_message());
         std::memcpy(body.data() + offsetof(protocol::MessageHead, key_length), &length,
                     sizeof(length));

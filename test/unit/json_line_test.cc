@@ -49,11 +49,11 @@ TEST(JsonLine, BytesThatAreNoUtf8) {
         std::string bytes;
         std::string base64;
     };
-    for (const Case& one : {Case{"\xff", "/w=="}, Case{"\xff\xfe", "//4="},
-                            Case{"\xff\xfe\xfd", "//79"}, Case{std::string("\x80\0\0\0", 4), "gAAAAA=="},
-                            // Cut, overlong, and a surrogate.
-                            Case{"\xC3", "ww=="}, Case{"\xC0\x80", "wIA="},
-                            Case{"\xED\xA0\x80", "7aCA"}}) {
+    for (const Case& one :
+         {Case{"\xff", "/w=="}, Case{"\xff\xfe", "//4="}, Case{"\xff\xfe\xfd", "//79"},
+          Case{std::string("\x80\0\0\0", 4), "gAAAAA=="},
+          // Cut, overlong, and a surrogate.
+          Case{"\xC3", "ww=="}, Case{"\xC0\x80", "wIA="}, Case{"\xED\xA0\x80", "7aCA"}}) {
         Message message;
         message.key = one.bytes;
         auto json = nlohmann::json::parse(file::json_line(Decoded(message).view()));

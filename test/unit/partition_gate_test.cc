@@ -18,7 +18,9 @@ using Verdict = PartitionGate::Verdict;
 
 constexpr Clock::time_point kStart = Clock::time_point{} + 24h;
 
-OwnedMessage message(uint64_t number) { return OwnedMessage(Decoded({}, number).view()); }
+OwnedMessage message(uint64_t number) {
+    return OwnedMessage(Decoded({}, number).view());
+}
 
 std::vector<uint64_t> numbers(const std::deque<OwnedMessage>& messages) {
     std::vector<uint64_t> numbers;

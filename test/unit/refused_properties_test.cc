@@ -12,12 +12,27 @@ namespace {
 using kafka::refusal;
 
 TEST(RefusedProperties, WhatLoadsCodeOrRunsCommands) {
-    for (const char* name :
-         {"plugin.library.paths", "ssl.engine.location", "ssl.engine.id", "ssl.providers",
-          "interceptors", "sasl.kerberos.kinit.cmd", "dr_cb", "dr_msg_cb", "error_cb", "log_cb",
-          "stats_cb", "socket_cb", "connect_cb", "resolve_cb", "partitioner_cb", "opaque",
-          "oauthbearer_token_refresh_cb", "ssl.certificate.verify_cb", "background_event_cb",
-          "default_topic_conf", "enabled_events"})
+    for (const char* name : {"plugin.library.paths",
+                             "ssl.engine.location",
+                             "ssl.engine.id",
+                             "ssl.providers",
+                             "interceptors",
+                             "sasl.kerberos.kinit.cmd",
+                             "dr_cb",
+                             "dr_msg_cb",
+                             "error_cb",
+                             "log_cb",
+                             "stats_cb",
+                             "socket_cb",
+                             "connect_cb",
+                             "resolve_cb",
+                             "partitioner_cb",
+                             "opaque",
+                             "oauthbearer_token_refresh_cb",
+                             "ssl.certificate.verify_cb",
+                             "background_event_cb",
+                             "default_topic_conf",
+                             "enabled_events"})
         EXPECT_TRUE(refusal(name, "anything")) << name;
     EXPECT_TRUE(refusal("sasl.kerberos.principal", "me; rm -rf /"));
     EXPECT_TRUE(refusal("sasl.kerberos.keytab", "/tmp/$(id)"));
@@ -27,18 +42,30 @@ TEST(RefusedProperties, WhatLoadsCodeOrRunsCommands) {
 
 TEST(RefusedProperties, WhatBreaksThePromise) {
     using Case = std::pair<const char*, const char*>;
-    for (auto [name, value] :
-         {Case{"acks", "1"}, Case{"acks", "0"}, Case{"request.required.acks", "1"},
-          Case{"enable.idempotence", "false"}, Case{"enable.idempotence", "nonsense"},
-          Case{"enable.gapless.guarantee", "false"}, Case{"message.timeout.ms", "300000"},
-          Case{"delivery.timeout.ms", "1"}, Case{"retries", "3"},
-          Case{"message.send.max.retries", "2147483647"}, Case{"transactional.id", "x"},
-          Case{"delivery.report.only.error", "true"}, Case{"partitioner", "random"},
-          Case{"partitioner", "consistent_random"}, Case{"max.in.flight", "6"},
-          Case{"max.in.flight.requests.per.connection", "1000000"}, Case{"max.in.flight", "x"},
-          Case{"queuing.strategy", "lifo"}, Case{"log.queue", "false"}, Case{"debug", "all"},
-          Case{"internal.termination.signal", "29"}, Case{"test.mock.num.brokers", "3"},
-          Case{"bootstrap.servers", "elsewhere"}, Case{"metadata.broker.list", "elsewhere"}}) {
+    for (auto [name, value] : {Case{"acks", "1"},
+                               Case{"acks", "0"},
+                               Case{"request.required.acks", "1"},
+                               Case{"enable.idempotence", "false"},
+                               Case{"enable.idempotence", "nonsense"},
+                               Case{"enable.gapless.guarantee", "false"},
+                               Case{"message.timeout.ms", "300000"},
+                               Case{"delivery.timeout.ms", "1"},
+                               Case{"retries", "3"},
+                               Case{"message.send.max.retries", "2147483647"},
+                               Case{"transactional.id", "x"},
+                               Case{"delivery.report.only.error", "true"},
+                               Case{"partitioner", "random"},
+                               Case{"partitioner", "consistent_random"},
+                               Case{"max.in.flight", "6"},
+                               Case{"max.in.flight.requests.per.connection", "1000000"},
+                               Case{"max.in.flight", "x"},
+                               Case{"queuing.strategy", "lifo"},
+                               Case{"log.queue", "false"},
+                               Case{"debug", "all"},
+                               Case{"internal.termination.signal", "29"},
+                               Case{"test.mock.num.brokers", "3"},
+                               Case{"bootstrap.servers", "elsewhere"},
+                               Case{"metadata.broker.list", "elsewhere"}}) {
         EXPECT_TRUE(refusal(name, value)) << name;
         EXPECT_TRUE(refusal(std::string("topic.") + name, value)) << name;
     }

@@ -25,11 +25,12 @@ struct Arguments {
 };
 
 [[noreturn]] void usage(FILE* to, int status) {
-    std::fprintf(to,
-                 "outbox-mock-broker [--brokers N] [--topics NAME:PARTITIONS,...]\n\n"
-                 "Prints its bootstrap address and serves until its standard input ends or it is\n"
-                 "told to terminate. Other topics appear, with 4 partitions, when somebody asks for\n"
-                 "them. Nothing is kept: every partition holds a few megabytes.\n");
+    std::fprintf(
+        to,
+        "outbox-mock-broker [--brokers N] [--topics NAME:PARTITIONS,...]\n\n"
+        "Prints its bootstrap address and serves until its standard input ends or it is\n"
+        "told to terminate. Other topics appear, with 4 partitions, when somebody asks for\n"
+        "them. Nothing is kept: every partition holds a few megabytes.\n");
     std::exit(status);
 }
 
@@ -99,8 +100,8 @@ int main(int argc, char** argv) {
     }
     rd_kafka_mock_cluster_t* cluster = rd_kafka_mock_cluster_new(host, arguments.brokers);
     for (const Topic& topic : arguments.topics) {
-        rd_kafka_resp_err_t error = rd_kafka_mock_topic_create(
-            cluster, topic.name.c_str(), topic.partitions, arguments.brokers);
+        rd_kafka_resp_err_t error = rd_kafka_mock_topic_create(cluster, topic.name.c_str(),
+                                                               topic.partitions, arguments.brokers);
         if (error != RD_KAFKA_RESP_ERR_NO_ERROR) {
             std::fprintf(stderr, "outbox-mock-broker: topic %s: %s\n", topic.name.c_str(),
                          rd_kafka_err2str(error));

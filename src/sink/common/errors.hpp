@@ -1,5 +1,5 @@
-// The exceptions that end a sink program; run_program turns them into frames and exit statuses. Runs
-// in the sink programs.
+// The exceptions that end a sink program; run_program turns them into frames and exit statuses.
+// Runs in the sink programs.
 #pragma once
 
 #include <cstdint>

@@ -1,5 +1,5 @@
-// What the exit status of a sink program says to the relay (numbers of sysexits.h). Runs in the sink
-// programs.
+// What the exit status of a sink program says to the relay (numbers of sysexits.h). Runs in the
+// sink programs.
 #pragma once
 
 namespace outbox::sink {

@@ -16,8 +16,8 @@ struct Frame {
     size_t length;
 };
 
-// One large buffer: a read(2) brings in many frames at once, and the frames are handed out as views.
-// Only the unfinished frame at the end of the buffer is ever moved.
+// One large buffer: a read(2) brings in many frames at once, and the frames are handed out as
+// views. Only the unfinished frame at the end of the buffer is ever moved.
 class FrameReader {
   public:
     enum class Fill { Data, Nothing, Closed };

@@ -20,7 +20,9 @@ namespace {
 
 constexpr int kRelaySocket = 0;
 
-[[noreturn]] void leave(ExitStatus status) { ::_exit(static_cast<int>(status)); }
+[[noreturn]] void leave(ExitStatus status) {
+    ::_exit(static_cast<int>(status));
+}
 
 std::string version_line(const Program& program) {
     std::string line = program.name + " " + OUTBOX_VERSION;
@@ -29,11 +31,12 @@ std::string version_line(const Program& program) {
 }
 
 void print_usage(const Program& program, FILE* to) {
-    std::fprintf(to,
-                 "%s is a part of outbox, an extension of PostgreSQL: the relay of a database starts "
-                 "it by itself,\nwith a socket as its standard input. There is nothing to do for it "
-                 "by hand.\n\n  %s --version   print the versions of the program and its libraries\n",
-                 version_line(program).c_str(), program.name.c_str());
+    std::fprintf(
+        to,
+        "%s is a part of outbox, an extension of PostgreSQL: the relay of a database starts "
+        "it by itself,\nwith a socket as its standard input. There is nothing to do for it "
+        "by hand.\n\n  %s --version   print the versions of the program and its libraries\n",
+        version_line(program).c_str(), program.name.c_str());
 }
 
 bool is_stream_socket(int fd) {
@@ -49,7 +52,8 @@ void tie_to_parent() {
     const pid_t parent = ::getppid();
     // Descriptors of the server that were not closed on exec are none of our business.
     ::close_range(kRelaySocket + 3, ~0U, 0);
-    for (int ignored : {SIGPIPE, SIGINT, SIGTERM, SIGHUP, SIGQUIT}) std::signal(ignored, SIG_IGN);
+    for (int ignored : {SIGPIPE, SIGINT, SIGTERM, SIGHUP, SIGQUIT})
+        std::signal(ignored, SIG_IGN);
     sigset_t none;
     sigemptyset(&none);
     ::sigprocmask(SIG_SETMASK, &none, nullptr);

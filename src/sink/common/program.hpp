@@ -13,8 +13,8 @@ struct Program {
     Session::MakeSink make_sink;
 };
 
-// Speaks with the relay on descriptor 0 and ends the process: never returns, and never runs the exit
-// handlers of the client library, which may wait for a name server that does not answer.
+// Speaks with the relay on descriptor 0 and ends the process: never returns, and never runs the
+// exit handlers of the client library, which may wait for a name server that does not answer.
 [[noreturn]] void run_program(int argc, char** argv, const Program& program);
 
 }  // namespace outbox::sink

@@ -21,7 +21,9 @@ constexpr size_t kMaxFile = size_t{1} << 20;
     throw ConfigurationError("the configuration file \"" + path + "\" " + why);
 }
 
-std::string words(int error) { return std::generic_category().message(error); }
+std::string words(int error) {
+    return std::generic_category().message(error);
+}
 
 std::string_view trimmed(std::string_view text) {
     constexpr std::string_view kBlank = " \t\f\r";
@@ -43,8 +45,8 @@ std::vector<Property> parse_properties(std::string_view text, const std::string&
         size_t equals = content.find('=');
         std::string_view name = trimmed(content.substr(0, equals));
         if (equals == std::string_view::npos || name.empty())
-            refuse(file, "is not understood in line " + std::to_string(line) +
-                             ": expected name=value");
+            refuse(file,
+                   "is not understood in line " + std::to_string(line) + ": expected name=value");
         std::string_view value = trimmed(content.substr(equals + 1));
         if (content.find('\0') != std::string_view::npos)
             refuse(file, "has a zero byte in line " + std::to_string(line));
@@ -54,8 +56,7 @@ std::vector<Property> parse_properties(std::string_view text, const std::string&
 }
 
 std::vector<Property> read_properties(const std::string& path) {
-    if (path.empty() || path.front() != '/')
-        refuse(path, "is not named by an absolute path");
+    if (path.empty() || path.front() != '/') refuse(path, "is not named by an absolute path");
     // Not to hang on a fifo; what it is gets checked on the opened file, not on its name.
     FileDescriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
     if (!file.valid()) refuse(path, "cannot be opened: " + words(errno));

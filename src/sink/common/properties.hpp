@@ -13,9 +13,9 @@ struct Property {
     int line;
 };
 
-// Reads `name=value` lines. The file must be named by an absolute path, be a regular file, belong to
-// the user this program runs as, and be closed to everybody else. Throws ConfigurationError, whose
-// text names the file and the line and never holds a value.
+// Reads `name=value` lines. The file must be named by an absolute path, be a regular file, belong
+// to the user this program runs as, and be closed to everybody else. Throws ConfigurationError,
+// whose text names the file and the line and never holds a value.
 std::vector<Property> read_properties(const std::string& path);
 
 // The syntax alone: `file` is for messages.

@@ -6,7 +6,8 @@
 
 namespace outbox::sink {
 
-std::optional<uint64_t> RepeatFilter::admit(int32_t code, std::string_view text, Clock::time_point now) {
+std::optional<uint64_t> RepeatFilter::admit(int32_t code, std::string_view text,
+                                            Clock::time_point now) {
     std::string shape;
     shape.reserve(text.size());
     std::copy_if(text.begin(), text.end(), std::back_inserter(shape),

@@ -131,9 +131,13 @@ void Session::recovered() {
     if (condition_.ended()) writer_.condition(false, false, 0, {});
 }
 
-void Session::log(protocol::LogLevel level, std::string_view text) { writer_.log(level, text); }
+void Session::log(protocol::LogLevel level, std::string_view text) {
+    writer_.log(level, text);
+}
 
-void Session::statistics(std::string_view json) { writer_.statistics(json); }
+void Session::statistics(std::string_view json) {
+    writer_.statistics(json);
+}
 
 void Session::give_up(bool fatal_setting, int32_t code, std::string_view text) {
     if (fatal_setting)

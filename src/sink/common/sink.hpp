@@ -1,4 +1,5 @@
-// What a sink for one kind of broker has to do; everything else is shared. Runs in the sink programs.
+// What a sink for one kind of broker has to do; everything else is shared. Runs in the sink
+// programs.
 #pragma once
 
 #include <optional>

@@ -37,7 +37,8 @@ void FileSink::open(const sink::Settings& settings) {
     path_ = settings.text("path");
     if (path_.empty()) throw sink::ConfigurationError("outbox.file_path is not set");
     if (path_.front() != '/')
-        throw sink::ConfigurationError("the file \"" + path_ + "\" is not named by an absolute path");
+        throw sink::ConfigurationError("the file \"" + path_ +
+                                       "\" is not named by an absolute path");
     options_.emplace(settings.text("config_file"));
     file_ = open_for_append(path_);
     if (!file_.valid())
@@ -71,7 +72,9 @@ sink::Sink::Submit FileSink::submit(const protocol::MessageView& message) {
     return Submit::Taken;
 }
 
-void FileSink::drain() { draining_ = true; }
+void FileSink::drain() {
+    draining_ = true;
+}
 
 void FileSink::poll() {
     const auto now = Clock::now();

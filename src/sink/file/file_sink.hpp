@@ -42,7 +42,8 @@ class FileSink final : public sink::Sink {
     std::string path_;
     std::optional<OptionsFile> options_;
     sink::FileDescriptor file_;
-    std::string text_;  // lines that are not all written, and of the first one perhaps only the rest
+    std::string
+        text_;  // lines that are not all written, and of the first one perhaps only the rest
     size_t written_ = 0;
     std::deque<Line> lines_;  // without an answer, in order
     uint64_t acknowledged_ = 0;

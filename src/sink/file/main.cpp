@@ -4,8 +4,8 @@
 #include "sink/file/file_sink.hpp"
 
 int main(int argc, char** argv) {
-    outbox::sink::run_program(
-        argc, argv, {"outbox-file", "", [](auto& reports) {
-                         return std::make_unique<outbox::file::FileSink>(reports);
-                     }});
+    outbox::sink::run_program(argc, argv,
+                              {"outbox-file", "", [](auto& reports) {
+                                   return std::make_unique<outbox::file::FileSink>(reports);
+                               }});
 }

@@ -13,11 +13,11 @@
 namespace outbox::file {
 
 struct Options {
-    std::chrono::milliseconds delay{0};            // delay.ms: between two messages
-    std::vector<std::string> refused_topics;       // refuse.topic, may be given several times
-    std::vector<std::string> refused_texts;        // refuse.message.containing, likewise
-    uint64_t die_after = 0;                        // die.after: abort() behind so many messages
-    bool sync = true;                              // fsync=always|never
+    std::chrono::milliseconds delay{0};       // delay.ms: between two messages
+    std::vector<std::string> refused_topics;  // refuse.topic, may be given several times
+    std::vector<std::string> refused_texts;   // refuse.message.containing, likewise
+    uint64_t die_after = 0;                   // die.after: abort() behind so many messages
+    bool sync = true;                         // fsync=always|never
 
     // Throws ConfigurationError.
     static Options read(const std::string& file);

@@ -107,15 +107,16 @@ Configuration ClientConfiguration::common() const {
     set(to, "log.thread.name", std::string("false"));
     set(to, "log.connection.close", std::string("false"));
     set_if_known(to, "enable.metrics.push", "false");
-    rd_kafka_conf_set_events(to, RD_KAFKA_EVENT_DR | RD_KAFKA_EVENT_ERROR | RD_KAFKA_EVENT_LOG |
-                                     RD_KAFKA_EVENT_STATS);
+    rd_kafka_conf_set_events(
+        to, RD_KAFKA_EVENT_DR | RD_KAFKA_EVENT_ERROR | RD_KAFKA_EVENT_LOG | RD_KAFKA_EVENT_STATS);
     return configuration;
 }
 
 Configuration ClientConfiguration::stream() const {
     Configuration configuration = common();
     // The relay hands out batches already, a millisecond apart at least; under load the client's
-    // requests fill while the ones before are under way. Waiting here adds latency and nothing else.
+    // requests fill while the ones before are under way. Waiting here adds latency and nothing
+    // else.
     set(configuration.get(), "linger.ms", 0);
     set(configuration.get(), "batch.size", kDefaultBatchBytes);
     set(configuration.get(), "statistics.interval.ms", 5000);

@@ -19,8 +19,8 @@ class ClientConfiguration {
 
     // The producer of the stream of messages.
     Configuration stream() const;
-    // The producer of messages that travel alone: an error concerns that message and no other, and a
-    // gap behind it is what the relay wants.
+    // The producer of messages that travel alone: an error concerns that message and no other, and
+    // a gap behind it is what the relay wants.
     Configuration alone() const;
 
     // A topic answered that a batch of several messages is too large: smaller ones from now on.

@@ -93,7 +93,9 @@ KafkaSink::KafkaSink(sink::Reports& reports)
 
 KafkaSink::~KafkaSink() = default;
 
-std::string KafkaSink::library() { return std::string("librdkafka ") + rd_kafka_version_str(); }
+std::string KafkaSink::library() {
+    return std::string("librdkafka ") + rd_kafka_version_str();
+}
 
 void KafkaSink::open(const sink::Settings& settings) {
     configuration_.emplace(settings);
@@ -148,7 +150,8 @@ std::optional<sink::Clock::time_point> KafkaSink::wake_at() const {
     if (in_trouble_) sooner(when, std::optional(touch_at_));
     if (state_ == Stream::Emptying) sooner(when, std::optional(give_back_at_));
     if (state_ == Stream::Absent) sooner(when, std::optional(std::max(rebuild_at_, now_ + 100ms)));
-    if (stream_ && stream_->broken() && state_ == Stream::Running) sooner(when, std::optional(now_));
+    if (stream_ && stream_->broken() && state_ == Stream::Running)
+        sooner(when, std::optional(now_));
     return when;
 }
 

@@ -15,8 +15,8 @@
 
 namespace outbox::kafka {
 
-// Messages go through the stream producer; those under suspicion (kFlagAlone) through one that sends
-// each of them in a request of its own.
+// Messages go through the stream producer; those under suspicion (kFlagAlone) through one that
+// sends each of them in a request of its own.
 //
 // With enable.gapless.guarantee any refused batch breaks the stream producer for good: nothing that
 // was behind the batch is sent any more. The sink then waits for the answers to what is under way,

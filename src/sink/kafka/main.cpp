@@ -4,7 +4,7 @@
 
 int main(int argc, char** argv) {
     using outbox::kafka::KafkaSink;
-    outbox::sink::run_program(argc, argv,
-                              {"outbox-kafka", KafkaSink::library(),
-                               [](auto& reports) { return std::make_unique<KafkaSink>(reports); }});
+    outbox::sink::run_program(argc, argv, {"outbox-kafka", KafkaSink::library(), [](auto& reports) {
+                                               return std::make_unique<KafkaSink>(reports);
+                                           }});
 }

@@ -46,8 +46,7 @@ PartitionGate::Place PartitionGate::place_of(int32_t partition) const {
 // Where any partition will do, a message never waits while one is established; each one that is not
 // gets a message of its own now and then, and one without a leader holds up nothing but that.
 PartitionGate::Decision PartitionGate::anywhere(uint32_t random) {
-    if (!count_known_ || slots_.empty())
-        return {verdict(whole_topic_), kWholeTopic, kAnyPartition};
+    if (!count_known_ || slots_.empty()) return {verdict(whole_topic_), kWholeTopic, kAnyPartition};
     if (established_ == slots_.size()) return {Verdict::Go, kWholeTopic, kAnyPartition};
     auto first = static_cast<int32_t>(random % slots_.size());
     Place place = place_of(first);

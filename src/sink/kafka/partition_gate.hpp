@@ -13,17 +13,18 @@ namespace outbox::kafka {
 // Idempotence protects the order of a partition's batches only once the broker has accepted one of
 // this producer there: as long as it knows nothing about the producer it takes any sequence number
 // (ProducerAppendInfo.checkSequence of Kafka). If of two batches in flight the first one is then
-// refused, the second one goes in before it; and if the first one is put back for a retry, librdkafka
-// takes the second one's success as the acknowledgement of both (rd_kafka_dr_implicit_ack), and the
-// first one's messages are lost. enable.gapless.guarantee does not help: it stops what is still
-// queued, not what is under way.
+// refused, the second one goes in before it; and if the first one is put back for a retry,
+// librdkafka takes the second one's success as the acknowledgement of both
+// (rd_kafka_dr_implicit_ack), and the first one's messages are lost. enable.gapless.guarantee does
+// not help: it stops what is still queued, not what is under way.
 //
-// So the first message of a partition travels by itself, and whatever is for the same partition waits
-// until it is acknowledged. Brokers forget idle producers after a day (producer.id.expiration.ms): a
-// partition that has been quiet for an hour starts anew.
+// So the first message of a partition travels by itself, and whatever is for the same partition
+// waits until it is acknowledged. Brokers forget idle producers after a day
+// (producer.id.expiration.ms): a partition that has been quiet for an hour starts anew.
 //
-// The partition of a message is known once the partition count of the topic is; until then the topic
-// as a whole counts as one partition. Messages wait here as copies, in order, one queue per partition.
+// The partition of a message is known once the partition count of the topic is; until then the
+// topic as a whole counts as one partition. Messages wait here as copies, in order, one queue per
+// partition.
 class PartitionGate {
   public:
     using Clock = sink::Clock;

@@ -24,7 +24,9 @@ constexpr auto kAskEvery = std::chrono::milliseconds(50);
 constexpr auto kKeepPartition = std::chrono::milliseconds(10);
 constexpr auto kForgetEvery = std::chrono::minutes(1);
 
-std::string_view view(const char* text) { return text == nullptr ? std::string_view() : text; }
+std::string_view view(const char* text) {
+    return text == nullptr ? std::string_view() : text;
+}
 
 Headers headers_of(const MessageView& message) {
     constexpr std::string_view kId = "id";
@@ -100,12 +102,14 @@ bool Producer::offer(Topic& topic, const MessageView& message, OwnedMessage* own
         partition = head.partition;
     } else if (!topic.partitioner.chooses_freely(message.key.absent())) {
         int32_t count = topic.gate.partition_count();
-        partition = count == 0 ? -1 : Partitioner::by_key(message.key.data, message.key.length, count);
+        partition =
+            count == 0 ? -1 : Partitioner::by_key(message.key.data, message.key.length, count);
     }
     auto decision = topic.gate.decide(partition, asked_for, static_cast<uint32_t>(random_()));
     if (decision.verdict == PartitionGate::Verdict::Wait) {
         if (owned == nullptr) ++waiting_;
-        topic.gate.wait(decision.slot, owned == nullptr ? OwnedMessage(message) : std::move(*owned));
+        topic.gate.wait(decision.slot,
+                        owned == nullptr ? OwnedMessage(message) : std::move(*owned));
         return true;
     }
     switch (produce(topic, message, decision.partition)) {
@@ -183,8 +187,8 @@ Producer::Produced Producer::refused(Topic& topic, const MessageView& message,
     }
 }
 
-// The partitioner has just seen the count that librdkafka goes by. Where it has changed, this message
-// is the first one in its new partition.
+// The partitioner has just seen the count that librdkafka goes by. Where it has changed, this
+// message is the first one in its new partition.
 void Producer::learn_partition_count(Topic& topic, const MessageView& message) {
     int32_t count = topic.partitioner.partition_count();
     if (count == topic.gate.partition_count()) return;
@@ -252,7 +256,9 @@ void Producer::ask_for_metadata(Topic* topic) {
         rd_kafka_metadata_destroy(metadata);
 }
 
-void Producer::touch_cluster() { ask_for_metadata(nullptr); }
+void Producer::touch_cluster() {
+    ask_for_metadata(nullptr);
+}
 
 void Producer::poll() {
     now_ = Clock::now();

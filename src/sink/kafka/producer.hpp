@@ -38,8 +38,8 @@ class Producer {
   public:
     using Clock = sink::Clock;
 
-    // `wake_fd` becomes readable (8 bytes are written to it) when poll() has something to do. Throws
-    // ConfigurationError where the configuration does not fit together.
+    // `wake_fd` becomes readable (8 bytes are written to it) when poll() has something to do.
+    // Throws ConfigurationError where the configuration does not fit together.
     Producer(Configuration configuration, bool null_key_is_empty_key, int wake_fd,
              ProducerEvents& events);
     ~Producer();
@@ -66,7 +66,8 @@ class Producer {
     // Lets the brokers be asked for metadata of all topics, which opens a connection.
     void touch_cluster();
 
-    // The client, to be destroyed by somebody who has time to wait. Nothing may be called after that.
+    // The client, to be destroyed by somebody who has time to wait. Nothing may be called after
+    // that.
     Client release();
 
   private:

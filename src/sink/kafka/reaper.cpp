@@ -1,5 +1,5 @@
-// Destroys clients on a thread of its own: librdkafka's destructor waits for its threads, and one of
-// them may be waiting for a name server. Runs in outbox-kafka.
+// Destroys clients on a thread of its own: librdkafka's destructor waits for its threads, and one
+// of them may be waiting for a name server. Runs in outbox-kafka.
 #include "sink/kafka/reaper.hpp"
 
 #include <sys/eventfd.h>

@@ -33,13 +33,21 @@ constexpr std::string_view kPartitioner =
 
 using Rule = bool (*)(std::string_view value);
 
-bool any(std::string_view) { return true; }
-bool not_all_acks(std::string_view value) { return value != "all" && value != "-1"; }
-bool not_zero(std::string_view value) { return value != "0"; }
+bool any(std::string_view) {
+    return true;
+}
+bool not_all_acks(std::string_view value) {
+    return value != "all" && value != "-1";
+}
+bool not_zero(std::string_view value) {
+    return value != "0";
+}
 bool not_murmur2(std::string_view value) {
     return value != "murmur2_random" && value != "murmur2";
 }
-bool not_fifo(std::string_view value) { return value != "fifo"; }
+bool not_fifo(std::string_view value) {
+    return value != "fifo";
+}
 
 bool not_true(std::string_view value) {
     std::string lower(value);

@@ -1,5 +1,5 @@
-// One topic of one producer: librdkafka's handle, the partitioner, and what waits for its turn. Runs
-// in outbox-kafka.
+// One topic of one producer: librdkafka's handle, the partitioner, and what waits for its turn.
+// Runs in outbox-kafka.
 #pragma once
 
 #include <atomic>
@@ -13,14 +13,15 @@
 
 namespace outbox::kafka {
 
-// How messages find their partition: by murmur2 of the key, as every Java producer does it. Without a
-// key one partition is kept for some milliseconds, so that batches fill.
+// How messages find their partition: by murmur2 of the key, as every Java producer does it. Without
+// a key one partition is kept for some milliseconds, so that batches fill.
 //
 // librdkafka calls it from produce on the sink's thread, and from a thread of its own for messages
 // that came before the topic's metadata did; hence the atomics, and nothing else is touched.
 class Partitioner {
   public:
-    explicit Partitioner(bool null_key_is_empty_key) : null_key_is_empty_key_(null_key_is_empty_key) {}
+    explicit Partitioner(bool null_key_is_empty_key)
+        : null_key_is_empty_key_(null_key_is_empty_key) {}
 
     // Makes `topics` call this object, which has to outlive every topic made with it.
     void attach_to(rd_kafka_topic_conf_t* topics);

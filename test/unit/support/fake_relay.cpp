@@ -1,5 +1,5 @@
-// A tiny relay: starts a sink program on a socket pair and keeps account of its answers. Runs in the
-// unit tests.
+// A tiny relay: starts a sink program on a socket pair and keeps account of its answers. Runs in
+// the unit tests.
 #include "support/fake_relay.hpp"
 
 #include <fcntl.h>
@@ -53,7 +53,9 @@ uint64_t FakeRelay::send(const Message& message) {
     return sent;
 }
 
-void FakeRelay::send_frame(FrameType type, std::string_view body) { send_bytes(frame(type, body)); }
+void FakeRelay::send_frame(FrameType type, std::string_view body) {
+    send_bytes(frame(type, body));
+}
 
 void FakeRelay::send_bytes(std::string_view bytes) {
     while (!bytes.empty()) {

@@ -1,5 +1,5 @@
-// A tiny relay: starts a sink program on a socket pair and keeps account of its answers. Runs in the
-// unit tests.
+// A tiny relay: starts a sink program on a socket pair and keeps account of its answers. Runs in
+// the unit tests.
 #pragma once
 
 #include <sys/types.h>
@@ -48,8 +48,8 @@ class FakeRelay {
     void hang_up();
     pid_t pid() const { return pid_; }
 
-    // Reads what comes until `done`, or until the sink is gone or the patience is over; says whether
-    // it is done.
+    // Reads what comes until `done`, or until the sink is gone or the patience is over; says
+    // whether it is done.
     bool until(const std::function<bool()>& done);
     bool until_ready() {
         return until([this] { return name.has_value(); });
@@ -60,7 +60,8 @@ class FakeRelay {
     bool until_all_answered() {
         return until([this] { return answers.size() == sent; });
     }
-    // Waits for the program's end: its exit status, or minus the signal. Killed if it does not come.
+    // Waits for the program's end: its exit status, or minus the signal. Killed if it does not
+    // come.
     int exit_status(std::chrono::milliseconds patience = kPatience);
 
     bool delivered(uint64_t number) const {

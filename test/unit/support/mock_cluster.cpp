@@ -15,15 +15,18 @@ std::optional<std::string> bytes(const void* data, size_t length) {
 }
 
 Record record_of(const rd_kafka_message_t* message) {
-    Record record{bytes(message->key, message->key_len), bytes(message->payload, message->len), {},
-                  rd_kafka_message_timestamp(message, nullptr), message->partition};
+    Record record{bytes(message->key, message->key_len),
+                  bytes(message->payload, message->len),
+                  {},
+                  rd_kafka_message_timestamp(message, nullptr),
+                  message->partition};
     rd_kafka_headers_t* headers = nullptr;
     rd_kafka_message_headers(message, &headers);
     const char* name;
     const void* value;
     size_t length;
-    for (size_t i = 0; headers != nullptr && rd_kafka_header_get_all(headers, i, &name, &value,
-                                                                     &length) == 0;
+    for (size_t i = 0;
+         headers != nullptr && rd_kafka_header_get_all(headers, i, &name, &value, &length) == 0;
          ++i)
         record.headers.emplace_back(name, bytes(value, length));
     return record;
@@ -54,15 +57,17 @@ void MockCluster::refuse(const std::vector<rd_kafka_resp_err_t>& errors) {
     rd_kafka_mock_push_request_errors_array(cluster_, kProduce, errors.size(), errors.data());
 }
 
-void MockCluster::take_again() { rd_kafka_mock_clear_request_errors(cluster_, kProduce); }
+void MockCluster::take_again() {
+    rd_kafka_mock_clear_request_errors(cluster_, kProduce);
+}
 
 std::vector<Record> MockCluster::read(const std::string& topic, int partitions) {
     char text[512];
     rd_kafka_conf_t* configuration = rd_kafka_conf_new();
-    for (auto [name, value] : {std::pair{"bootstrap.servers", bootstrap()},
-                               std::pair{"group.id", std::string("test")},
-                               std::pair{"enable.partition.eof", std::string("true")},
-                               std::pair{"check.crcs", std::string("true")}})
+    for (auto [name, value] :
+         {std::pair{"bootstrap.servers", bootstrap()}, std::pair{"group.id", std::string("test")},
+          std::pair{"enable.partition.eof", std::string("true")},
+          std::pair{"check.crcs", std::string("true")}})
         rd_kafka_conf_set(configuration, name, value.c_str(), text, sizeof(text));
     rd_kafka_t* consumer = rd_kafka_new(RD_KAFKA_CONSUMER, configuration, text, sizeof(text));
     if (consumer == nullptr) throw std::runtime_error(text);
