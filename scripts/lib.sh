@@ -95,7 +95,7 @@ quietly() {
 cxx_files() {
     local folder
     for folder in src test/unit tools; do
-        if [[ -d $root/$folder ]]; then find "$root/$folder" -name '*.[ch]pp'; fi
+        if [[ -d $root/$folder ]]; then find "$root/$folder" -name '*.cc' -o -name '*.[ch]pp'; fi
     done
 }
 shell_files() {

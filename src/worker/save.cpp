@@ -56,8 +56,10 @@ int64 first_in_flight(const Relay& relay) {
         [&](const InFlightMessage& message) { first = Min(first, message.position); });
     for (uint32 i = 0; i < relay.topics.count(); ++i) {
         const Topic& topic = relay.topics.at(i);
-        for (int j = 0; j < topic.returned_count; ++j)
-            first = Min(first, Abs(topic.returned[j].position));
+        for (int j = 0; j < topic.returned_count; ++j) {
+            int64 position = topic.returned[j].position;
+            first = Min(first, position < 0 ? -position : position);
+        }
     }
     return first;
 }

@@ -78,13 +78,20 @@ TEST_F(KafkaFailures, ARefusedBatchInTheStreamKeepsOrder) {
     messages.erase(messages.begin());
     for (Message& one : messages)
         one.key = "k";
-    cluster_.refuse({RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED,
+    cluster_.refuse({RD_KAFKA_RESP_ERR_INVALID_RECORD,
                      RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER,
                      RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER,
                      RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER,
                      RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER});
-    ASSERT_TRUE(deliver_all(relay_, messages));
+    for (const Message& one : messages)
+        relay_.send(one);
+    ASSERT_TRUE(relay_.until_all_answered());
+    EXPECT_FALSE(relay_.delivered(2));
+    EXPECT_EQ(relay_.answers.at(2).kind, FailureKind::Message);
     EXPECT_TRUE(condition_seen(true, "the producer had to be replaced"));
+    cluster_.take_again();
+    relay_.reopen("stream");
+    ASSERT_TRUE(deliver_all(relay_, messages));
     expect_in_order(cluster_.read("stream", 1), 4001);
 }
 
@@ -112,9 +119,12 @@ TEST_F(KafkaFailures, ASequenceErrorMeansANewProducerAndNoAccusation) {
     uint64_t number = relay_.send(message("sequence", "1"));
     ASSERT_TRUE(relay_.until_answered(number));
     EXPECT_EQ(relay_.answers.at(number).kind, FailureKind::Returned);
+    ASSERT_TRUE(relay_.until([&] { return condition_seen(true); }));
     relay_.reopen("sequence");
     ASSERT_TRUE(deliver_all(relay_, {message("sequence", "1")}));
     expect_in_order(cluster_.read("sequence", 1), 2);
+    ASSERT_TRUE(relay_.until([&] { return condition_seen(false); }));
+    EXPECT_EQ(relay_.conditions.size(), 2u);
 }
 
 TEST_F(KafkaFailures, ARefusedMessageThatWentAloneDisturbsNobody) {

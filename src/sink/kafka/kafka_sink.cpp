@@ -21,7 +21,8 @@ namespace {
 // The answers to what is under way come in milliseconds, or not before the connection is given up.
 constexpr auto kAwaitAnswers = 5s;
 constexpr auto kAwaitPurge = 3s;
-constexpr auto kAwaitDestruction = 5s;
+// Producers that were replaced and whose threads still wait for something.
+constexpr int kMaxDoomed = 3;
 constexpr auto kGiveBackEvery = 100ms;
 // Between one broken producer and the next, where nothing was delivered in between.
 constexpr auto kFirstDelay = 500ms;
@@ -85,7 +86,6 @@ class KafkaSink::Listener final : public ProducerEvents {
 KafkaSink::KafkaSink(sink::Reports& reports)
     : reports_(reports),
       wake_(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)),
-      reaper_(wake_.get()),
       stream_listener_(std::make_unique<Listener>(*this, false)),
       alone_listener_(std::make_unique<Listener>(*this, true)) {
     if (!wake_.valid()) throw std::system_error(errno, std::generic_category(), "eventfd");
@@ -149,7 +149,7 @@ std::optional<sink::Clock::time_point> KafkaSink::wake_at() const {
     }
     if (in_trouble_) sooner(when, std::optional(touch_at_));
     if (state_ == Stream::Emptying) sooner(when, std::optional(give_back_at_));
-    if (state_ == Stream::Absent) sooner(when, std::optional(std::max(rebuild_at_, now_ + 100ms)));
+    if (state_ == Stream::Absent) sooner(when, std::optional(rebuild_at_));
     if (stream_ && stream_->broken() && state_ == Stream::Running)
         sooner(when, std::optional(now_));
     return when;
@@ -194,13 +194,11 @@ void KafkaSink::tend_emptying() {
     rebuild_delay_ = std::clamp<Clock::duration>(rebuild_delay_ * 2, kFirstDelay, kLongestDelay);
 }
 
+// The old one need not be gone: none of its messages is unanswered, so it sends nothing.
 void KafkaSink::tend_absence() {
     if (now_ < rebuild_at_) return;
-    if (reaper_.pending() > 0) {
-        if (now_ - rebuild_at_ > kAwaitDestruction)
-            throw sink::RestartNeeded("the broken producer does not end");
-        return;
-    }
+    if (reaper_.pending() > kMaxDoomed)
+        throw sink::RestartNeeded("producers that were replaced do not end");
     stream_ = make_stream();
     state_ = Stream::Running;
 }

@@ -295,7 +295,7 @@ void Producer::on_event(rd_kafka_event_t* event) {
             on_reports(event);
             break;
         case RD_KAFKA_EVENT_ERROR:
-            if (rd_kafka_event_error(event) == RD_KAFKA_RESP_ERR__FATAL)
+            if (rd_kafka_event_error_is_fatal(event) != 0)
                 broken_ = true;
             else
                 events_.on_error(rd_kafka_event_error(event),

@@ -2,8 +2,6 @@
 // of them may be waiting for a name server. Runs in outbox-kafka.
 #include "sink/kafka/reaper.hpp"
 
-#include <sys/eventfd.h>
-
 #include <thread>
 #include <utility>
 
@@ -12,10 +10,9 @@ namespace outbox::kafka {
 void Reaper::destroy(Client client) {
     ++*pending_;
     // Detached: the process may end, by _exit, before a client that hangs does.
-    std::thread([doomed = client.release(), pending = pending_, wake_fd = wake_fd_] {
+    std::thread([doomed = client.release(), pending = pending_] {
         rd_kafka_destroy(doomed);
         --*pending;
-        eventfd_write(wake_fd, 1);
     }).detach();
 }
 

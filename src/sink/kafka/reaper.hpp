@@ -11,15 +11,11 @@ namespace outbox::kafka {
 
 class Reaper {
   public:
-    // `wake_fd` (an eventfd) is written to whenever a client is gone.
-    explicit Reaper(int wake_fd) : wake_fd_(wake_fd) {}
-
     void destroy(Client client);
     // Clients not gone yet.
     int pending() const { return pending_->load(); }
 
   private:
-    int wake_fd_;
     std::shared_ptr<std::atomic<int>> pending_ = std::make_shared<std::atomic<int>>(0);
 };
 
