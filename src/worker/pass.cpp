@@ -44,7 +44,7 @@ class Pass {
             save_progress_now(relay_, schema_);
         }
         if (!full_) return Look::Done;
-        return sink_has_room(*relay_, 0) ? Look::More : Look::Full;
+        return sent_ > 0 && sink_has_room(*relay_, 0) ? Look::More : Look::Full;
     }
 
   private:
