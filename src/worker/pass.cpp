@@ -220,11 +220,9 @@ void send_message(Relay* relay, const Row& row, uint32 topic, Source source, boo
 Look run_pass(Relay* relay) {
     StartTransactionCommand();
     SetCurrentStatementStartTimestamp();
-    Look look = Look::Absent;
     Schema schema;
-    Entry entry = enter_schema(&schema);
-    if (entry == Entry::Locked) look = Look::Locked;
-    if (entry == Entry::Entered) {
+    Look look = enter(*relay, &schema);
+    if (look == Look::Done) {
         // In this order: what is running, then the snapshot that tells what of it has ended.
         int64 last = last_position(schema.sequence);
         relay->gaps.begin_pass(schema);

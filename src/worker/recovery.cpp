@@ -158,7 +158,7 @@ void run_recovery(Relay* relay) {
     StartTransactionCommand();
     SetCurrentStatementStartTimestamp();
     Schema schema;
-    if (enter_schema(&schema) == Entry::Entered) {
+    if (enter(*relay, &schema) == Look::Done) {
         PushActiveSnapshot(GetTransactionSnapshot());
         MemoryContext caller = MemoryContextSwitchTo(relay->scratch);
         flush_removals(relay);

@@ -26,6 +26,10 @@ constexpr int kPaceUs = 1000;
 constexpr size_t kMostUnwritten = 1 << 20;
 // A sink that ends this often without having delivered anything is called failed.
 constexpr int kFailedAfterEnds = 3;
+// How long a sink may finish: at most this where a command waits for the database, and this where
+// the broker does not answer anyway; otherwise outbox.stop_timeout.
+constexpr int kDrainForHoldMs = 1000;
+constexpr int kDrainInTroubleMs = 300;
 constexpr long kLockedRetryMs = 50;
 constexpr long kMaintainIntervalMs = 1000;
 
@@ -241,10 +245,13 @@ bool wait_for_events(long timeout_ms) {
 }
 
 // Lets the sink finish: waits for what is in flight until it is answered or the time is over.
-void drain_sink() {
+void drain_sink(int most_ms = settings.stop_timeout_ms) {
     if (!relay->sink.running()) return;
-    TimestampTz deadline =
-        TimestampTzPlusMilliseconds(GetCurrentTimestamp(), settings.stop_timeout_ms);
+    // A broker that does not answer will hardly do so now.
+    if (relay->sink_in_trouble || relay->sink.state() == SinkProcess::State::Starting) {
+        most_ms = Min(most_ms, kDrainInTroubleMs);
+    }
+    TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), most_ms);
     relay->sink.send_drain();
     bool there = true;
     while (there) {
@@ -273,21 +280,9 @@ void drain_sink() {
 // --- state on disk
 // ----------------------------------------------------------------------------------------
 
-// The beginning of a transaction that reads: Done means that it may.
-Look enter(Schema* schema) {
-    switch (enter_schema(schema)) {
-        case Entry::Entered:
-            return Look::Done;
-        case Entry::Locked:
-            return Look::Locked;
-        case Entry::Absent:
-            break;
-    }
-    return Look::Absent;
-}
-
 // Begins from what is saved. In the caller's transaction.
-void load_state() {
+void load_state(const Schema& schema) {
+    relay->extension = schema.extension;
     relay->progress = load_progress();
     relay->gaps.clear();
     relay->resend_floor = PG_INT64_MAX;
@@ -310,7 +305,7 @@ void save_if_changed() {
     StartTransactionCommand();
     SetCurrentStatementStartTimestamp();
     Schema schema;
-    if (enter_schema(&schema) == Entry::Entered) {
+    if (enter(*relay, &schema) == Look::Done) {
         PushActiveSnapshot(GetTransactionSnapshot());
         MemoryContext caller = MemoryContextSwitchTo(relay->scratch);
         save_progress_now(relay, schema);
@@ -342,7 +337,7 @@ Look look_while_resting() {
     StartTransactionCommand();
     SetCurrentStatementStartTimestamp();
     Schema schema;
-    Look look = enter(&schema);
+    Look look = enter(*relay, &schema);
     if (look == Look::Done) {
         PushActiveSnapshot(GetTransactionSnapshot());
         relay->standing = read_standing(schema, GetActiveSnapshot());
@@ -351,7 +346,7 @@ Look look_while_resting() {
         }
         bool rest = relay->standing == Standing::Paused || relay->standing == Standing::Foreign;
         look = rest ? Look::Resting : Look::Done;
-        if (!rest) load_state();
+        if (!rest) load_state(schema);
         PopActiveSnapshot();
     }
     CommitTransactionCommand();
@@ -363,7 +358,7 @@ long maintain_segments() {
     StartTransactionCommand();
     SetCurrentStatementStartTimestamp();
     Schema schema;
-    if (enter_schema(&schema) == Entry::Entered) {
+    if (enter(*relay, &schema) == Look::Done) {
         PushActiveSnapshot(GetTransactionSnapshot());
         again = relay->ring.maintain(schema, *relay);
         PopActiveSnapshot();
@@ -375,7 +370,7 @@ long maintain_segments() {
 void start_ring() {
     StartTransactionCommand();
     Schema schema;
-    if (enter_schema(&schema) == Entry::Entered) {
+    if (enter(*relay, &schema) == Look::Done) {
         PushActiveSnapshot(GetTransactionSnapshot());
         relay->ring.start(schema);
         PopActiveSnapshot();
@@ -387,8 +382,8 @@ void start_ring() {
 // --- the loop
 // ---------------------------------------------------------------------------------------------
 
-[[noreturn]] void leave(RelayEnd end) {
-    drain_sink();
+[[noreturn]] void leave(RelayEnd end, int drain_ms = settings.stop_timeout_ms) {
+    drain_sink(drain_ms);
     save_if_changed();
     set_end(end);
     proc_exit(0);
@@ -444,7 +439,8 @@ class Loop {
             if (!PostmasterIsAlive()) proc_exit(1);
             if (ConfigReloadPending) handle_reload();
             if (ShutdownRequestPending) leave(RelayEnd::Error);
-            if (asked_to_leave() || is_held(MyDatabaseId)) leave(RelayEnd::Asked);
+            // Somebody waits for the database: a command of an operator, or of a test suite.
+            if (asked_to_leave() || is_held(MyDatabaseId)) leave(RelayEnd::Asked, kDrainForHoldMs);
             Deadlines deadlines;
             if (settings.enabled) {
                 turn(&deadlines);
@@ -471,6 +467,7 @@ class Loop {
         if (resting_) {
             Look look = look_while_resting();
             if (look == Look::Absent) leave(RelayEnd::Absent);
+            if (look == Look::Replaced) leave(RelayEnd::Asked);
             if (look == Look::Locked) {
                 deadlines->at_most(kLockedRetryMs);
                 return;
@@ -536,6 +533,8 @@ class Loop {
         switch (look_) {
             case Look::Absent:
                 leave(RelayEnd::Absent);
+            case Look::Replaced:
+                leave(RelayEnd::Asked);
             case Look::Resting:
                 rest(relay->standing == Standing::Paused ? RelayState::Paused
                                                          : RelayState::Foreign);
@@ -565,7 +564,7 @@ class Loop {
     Look look_only() {
         StartTransactionCommand();
         Schema schema;
-        Look look = enter(&schema);
+        Look look = enter(*relay, &schema);
         if (look == Look::Done) {
             PushActiveSnapshot(GetTransactionSnapshot());
             relay->standing = read_standing(schema, GetActiveSnapshot());
@@ -670,6 +669,19 @@ void initialize() {
 }
 
 }  // namespace
+
+Look enter(const Relay& relay, Schema* schema) {
+    switch (enter_schema(schema)) {
+        case Entry::Absent:
+            return Look::Absent;
+        case Entry::Locked:
+            return Look::Locked;
+        case Entry::Entered:
+            break;
+    }
+    bool same = !OidIsValid(relay.extension) || relay.extension == schema->extension;
+    return same ? Look::Done : Look::Replaced;
+}
 
 }  // namespace outbox
 

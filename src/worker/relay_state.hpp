@@ -17,6 +17,7 @@ namespace outbox {
 
 struct Relay final : public SettledView {
     RelaySlot* slot = nullptr;
+    Oid extension = InvalidOid;  // whose messages and progress these are; set when they are loaded
     MemoryContext scratch = nullptr;  // reset with every turn of the loop
 
     // What is sent and what is settled. A position up to progress.watermark is in exactly one of:
@@ -59,13 +60,18 @@ struct Relay final : public SettledView {
 
 // Names of a relay's outcome of one look at the database.
 enum class Look : uint8_t {
-    Done,     // nothing is left to do for now
-    More,     // more can be sent at once
-    Full,     // more is there, and the sink has to answer first
-    Locked,   // somebody holds a lock that a relay must not wait for
-    Absent,   // the extension is not there
-    Resting,  // paused, foreign: nothing may be sent
+    Done,      // nothing is left to do for now
+    More,      // more can be sent at once
+    Full,      // more is there, and the sink has to answer first
+    Locked,    // somebody holds a lock that a relay must not wait for
+    Absent,    // the extension is not there
+    Replaced,  // it was dropped and created again: what this process knows is void
+    Resting,   // paused, foreign: nothing may be sent
 };
+
+// relay.cpp: begins a transaction's work; Done: it may go on, and the extension can't be dropped
+// until it ends.
+Look enter(const Relay& relay, Schema* schema);
 
 // pass.cpp: reads the log once and sends what can be sent. One transaction.
 Look run_pass(Relay* relay);

@@ -120,8 +120,9 @@ def kafka(base_directory):
     broker.stop(remove=True)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def embedded_broker(base_directory):
+    """A fresh one for each test: it takes milliseconds."""
     broker = EmbeddedBroker(base_directory / "embedded-broker.log").start()
     yield broker
     broker.stop()

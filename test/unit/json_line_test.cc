@@ -10,6 +10,8 @@
 namespace outbox::test {
 namespace {
 
+using namespace std::string_literals;
+
 TEST(JsonLine, KeysComeInAFixedOrder) {
     Message message;
     message.topic = "orders";
@@ -38,7 +40,7 @@ TEST(JsonLine, AbsentIsNullAndEmptyIsEmpty) {
 
 TEST(JsonLine, AnyTextStaysOnOneLineAndComesBack) {
     Message message;
-    message.payload = std::string("line\nbreak \0 \"quote\" \\ \x01 \xC3\xA9 \xF0\x9F\x98\x80", 36);
+    message.payload = "line\nbreak \0 \"quote\" \\ \x01 \xC3\xA9 \xF0\x9F\x98\x80"s;
     std::string line = file::json_line(Decoded(message).view());
     EXPECT_EQ(line.find('\n'), line.size() - 1);
     EXPECT_EQ(nlohmann::json::parse(line)["payload"], *message.payload);
@@ -51,7 +53,7 @@ TEST(JsonLine, BytesThatAreNoUtf8) {
     };
     for (const Case& one :
          {Case{"\xff", "/w=="}, Case{"\xff\xfe", "//4="}, Case{"\xff\xfe\xfd", "//79"},
-          Case{std::string("\x80\0\0\0", 4), "gAAAAA=="},
+          Case{"\x80\0\0\0"s, "gAAAAA=="},
           // Cut, overlong, and a surrogate.
           Case{"\xC3", "ww=="}, Case{"\xC0\x80", "wIA="}, Case{"\xED\xA0\x80", "7aCA"}}) {
         Message message;

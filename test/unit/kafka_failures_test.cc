@@ -33,16 +33,21 @@ class KafkaFailures : public testing::Test {
         });
     }
 
+    TemporaryFolder folder_;
     MockCluster cluster_;
-    FakeRelay relay_{OUTBOX_KAFKA_PROGRAM, cluster_.settings()};
+    // librdkafka has at most five messages of a partition under way, or else one batch: to have
+    // several batches under way they have to be tiny.
+    FakeRelay relay_{OUTBOX_KAFKA_PROGRAM,
+                     cluster_.settings(folder_.write("conf", "batch.num.messages=1\n"))};
 };
 
 // Only the first one is accused, nothing overtakes it, and once it is out of the way (here:
 // accepted) all arrive in order.
 TEST_F(KafkaFailures, NothingOvertakesARefusedFirstMessage) {
     cluster_.create_topic("first", 1);
+    cluster_.set_round_trip(1, 20);
     cluster_.refuse({RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE});
-    auto messages = sequence("first", 2000, 1);
+    auto messages = sequence("first", 60, 1);
     for (const Message& one : messages)
         relay_.send(one);
     ASSERT_TRUE(relay_.until_all_answered());
@@ -55,18 +60,19 @@ TEST_F(KafkaFailures, NothingOvertakesARefusedFirstMessage) {
     }
     relay_.reopen("first");
     ASSERT_TRUE(deliver_all(relay_, messages));
-    expect_in_order(cluster_.read("first", 1), 2000);
+    expect_in_order(cluster_.read("first", 1), 60);
 }
 
 // Without the partition gate librdkafka would report messages of the first batch as delivered when
 // the second one is (rd_kafka_dr_implicit_ack), and lose them.
 TEST_F(KafkaFailures, ATransientErrorAtFirstContactLosesNothing) {
     cluster_.create_topic("contact", 2);
+    cluster_.set_round_trip(1, 20);
     cluster_.refuse({RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS, RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS,
                      RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION});
-    ASSERT_TRUE(deliver_all(relay_, sequence("contact", 3000)));
-    EXPECT_EQ(relay_.sent, 3000u);
-    expect_in_order(cluster_.read("contact", 2), 3000);
+    ASSERT_TRUE(deliver_all(relay_, sequence("contact", 60)));
+    EXPECT_EQ(relay_.sent, 60u);
+    expect_in_order(cluster_.read("contact", 2), 60);
 }
 
 // What a real broker answers to the batches behind a refused one.
@@ -74,7 +80,7 @@ TEST_F(KafkaFailures, ARefusedBatchInTheStreamKeepsOrder) {
     cluster_.create_topic("stream", 1);
     ASSERT_TRUE(deliver_all(relay_, {message("stream", "0")}));
     cluster_.set_round_trip(1, 20);
-    auto messages = sequence("stream", 4001, 1);
+    auto messages = sequence("stream", 61, 1);
     messages.erase(messages.begin());
     for (Message& one : messages)
         one.key = "k";
@@ -92,7 +98,7 @@ TEST_F(KafkaFailures, ARefusedBatchInTheStreamKeepsOrder) {
     cluster_.take_again();
     relay_.reopen("stream");
     ASSERT_TRUE(deliver_all(relay_, messages));
-    expect_in_order(cluster_.read("stream", 1), 4001);
+    expect_in_order(cluster_.read("stream", 1), 61);
 }
 
 TEST_F(KafkaFailures, AFatalErrorOfOneTopicOnlyDelaysTheOthers) {

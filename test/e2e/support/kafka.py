@@ -3,7 +3,6 @@
 import os
 import random
 import shutil
-import signal
 import socket
 import subprocess
 import time
@@ -98,37 +97,41 @@ class EmbeddedBroker(Broker):
     """librdkafka's mock cluster in a program of ours: up at once, holds little, keeps nothing."""
 
     kind = "embedded"
-    # It cannot create topics with a given number of partitions later: tests get one of these.
-    partition_counts = (1, 2, 3, 4, 6)
-    topics_of_each = 60
+    partitions = 4  # of every topic, whatever a test asks for
 
     def __init__(self, log):
         self.log = Path(log)
-        self.unused = {count: [f"topic-{count}-{n}" for n in range(self.topics_of_each)] for count in self.partition_counts}
 
     def start(self):
         program = ROOT / "build/release/outbox-mock-broker"
         assert program.exists(), f"{program} is not built"
-        topics = ",".join(f"{name}:{count}" for count, names in self.unused.items() for name in names)
         self.process = subprocess.Popen(
-            [program, "--topics", topics], stdout=subprocess.PIPE, stderr=self.log.open("ab"), text=True
+            [program],
+            # It ends with its input, so with the tests.
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.log.open("ab"),
+            text=True,
         )
         self.bootstrap = self.process.stdout.readline().strip()
         assert self.bootstrap, f"the embedded broker does not start: {self.log.read_text()}"
         return self
 
     def stop(self):
-        self.process.send_signal(signal.SIGTERM)
-        try:
-            self.process.wait(10)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        self.process.kill()
+        self.process.wait()
         self.process.stdout.close()
+        self.process.stdin.close()
 
     def create_topic(self, name, partitions=6, **config):
         assert not config, "the embedded broker knows no settings of topics"
-        return self.unused[partitions].pop()
+        # A topic appears when somebody asks for it.
+        consumer = _consumer(self.bootstrap, **{"allow.auto.create.topics": True})
+        try:
+            wait_for(lambda: consumer.list_topics(name, timeout=10).topics[name].partitions, f"topic {name}")
+        finally:
+            consumer.close()
+        return name
 
 
 def _consumer(bootstrap, **settings):
