@@ -15,6 +15,8 @@ struct Pending {
     bool wake;     // the relay has something to look at
     bool request;  // the launcher has
     Oid request_database;
+    bool settings;  // settings of sessions were changed
+    Oid settings_database;
 };
 Pending pending;
 
@@ -179,6 +181,7 @@ void after_end() {
     transaction_buffer.forget();
     if (owed.wake) wake_relay(MyDatabaseId);
     if (owed.request) request_relay(owed.request_database);
+    if (owed.settings) announce_settings(owed.settings_database);
 }
 
 void on_transaction_event(XactEvent event, void*) {
@@ -228,6 +231,13 @@ void arm_transaction() {
 void wake_relay_at_end() {
     register_callbacks();
     pending.wake = true;
+}
+
+void announce_settings_at_end(Oid database) {
+    register_callbacks();
+    if (pending.settings && pending.settings_database != database) database = InvalidOid;
+    pending.settings = true;
+    pending.settings_database = database;
 }
 
 void request_relay_at_end(Oid database) {

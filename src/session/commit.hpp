@@ -23,4 +23,8 @@ void wake_relay_at_end();
 // has ended.
 void request_relay_at_end(Oid database);
 
+// Has the relay of a database (InvalidOid: all relays) look at its settings when the current
+// transaction has ended.
+void announce_settings_at_end(Oid database);
+
 }  // namespace outbox

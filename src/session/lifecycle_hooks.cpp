@@ -163,6 +163,15 @@ void lock_before_drop(Node* command) {
     }
 }
 
+void announce_settings(Node* command) {
+    if (IsA(command, AlterDatabaseSetStmt)) {
+        const char* name = reinterpret_cast<AlterDatabaseSetStmt*>(command)->dbname;
+        announce_settings_at_end(get_database_oid(name, true));
+    } else if (IsA(command, AlterRoleSetStmt)) {
+        announce_settings_at_end(InvalidOid);
+    }
+}
+
 bool finishes_prepared(Node* command) {
     if (!IsA(command, TransactionStmt)) return false;
     TransactionStmtKind kind = reinterpret_cast<TransactionStmt*>(command)->kind;
@@ -174,6 +183,7 @@ void on_process_utility(OUTBOX_PROCESS_UTILITY_PARAMETERS) {
     Oid database = wanted_database(command);
     if (OidIsValid(database)) keep_relay_out(database);
     lock_before_drop(command);
+    announce_settings(command);
     // Its rows may be messages, and CREATE EXTENSION may have been among its commands.
     if (finishes_prepared(command)) {
         wake_relay_at_end();

@@ -38,6 +38,7 @@ void start_up() {
             slot->first_in_flight = PG_INT64_MAX;
             pg_atomic_init_u32(&slot->active_segment, 0);
             pg_atomic_init_u32(&slot->identified, 0);
+            pg_atomic_init_u32(&slot->settings_changed, 0);
             pg_atomic_init_u32(&slot->waiters, 0);
             ConditionVariableInit(&slot->progressed);
         }
@@ -120,6 +121,17 @@ void wake_relay(Oid database) {
         return;
     }
     request_relay(database);
+}
+
+void announce_settings(Oid database) {
+    if (!shared) return;
+    for (int i = 0; i < shared->slot_count; ++i) {
+        RelaySlot* slot = &shared->slots[i];
+        if (!OidIsValid(slot->database) || (OidIsValid(database) && slot->database != database))
+            continue;
+        pg_atomic_write_u32(&slot->settings_changed, 1);
+        wake_relay(slot->database);
+    }
 }
 
 bool is_held(Oid database) {

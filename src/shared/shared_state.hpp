@@ -62,10 +62,11 @@ struct RelaySlot {
     char sink_name[kNameLength];
     char sink_statistics[kStatisticsLength];
 
-    pg_atomic_uint32 active_segment;  // 0-based; a hint to writers, see storage/segments.hpp
-    pg_atomic_uint32 identified;      // 1: the relay knows whose messages these are
-    pg_atomic_uint32 waiters;         // sessions in wait_for_delivery()
-    ConditionVariable progressed;     // watermark, in-flight set or snapshots changed
+    pg_atomic_uint32 active_segment;    // 0-based; a hint to writers, see storage/segments.hpp
+    pg_atomic_uint32 identified;        // 1: the relay knows whose messages these are
+    pg_atomic_uint32 settings_changed;  // 1: by ALTER DATABASE or ALTER ROLE; the relay resets it
+    pg_atomic_uint32 waiters;           // sessions in wait_for_delivery()
+    ConditionVariable progressed;       // watermark, in-flight set or snapshots changed
 };
 
 // A session that is about to drop, rename, move or copy a database keeps relays out of it.
@@ -113,6 +114,10 @@ void wake_relay(Oid database);
 
 // Asks the launcher to look into a database (InvalidOid: into all of them).
 void request_relay(Oid database);
+
+// Tells the relay of a database (InvalidOid: all relays) that settings of sessions were changed
+// there.
+void announce_settings(Oid database);
 
 // Whether some session keeps relays out of `database`.
 bool is_held(Oid database);

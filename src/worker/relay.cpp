@@ -405,6 +405,11 @@ void handle_reload() {
     relay->sink_due = 0;
 }
 
+bool settings_may_have_changed() {
+    bool told = pg_atomic_exchange_u32(&relay->slot->settings_changed, 0) != 0;
+    return told || ConfigReloadPending;
+}
+
 struct Deadlines {
     long next = -1;
     void at_most(long ms) {
@@ -437,7 +442,7 @@ class Loop {
             // While there is always more to send, the wait below, which would notice, is never
             // reached.
             if (!PostmasterIsAlive()) proc_exit(1);
-            if (ConfigReloadPending) handle_reload();
+            if (settings_may_have_changed()) handle_reload();
             if (ShutdownRequestPending) leave(RelayEnd::Error);
             // Somebody waits for the database: a command of an operator, or of a test suite.
             if (asked_to_leave() || is_held(MyDatabaseId)) leave(RelayEnd::Asked, kDrainForHoldMs);
