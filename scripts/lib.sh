@@ -103,5 +103,5 @@ shell_files() {
     while read -r file; do
         read -r line <"$file" || true
         if [[ $line =~ ^'#!'.*sh$ || $file == *.sh ]]; then echo "$file"; fi
-    done < <(find "$root"/{scripts,demo,docker,.ci} -type f)
+    done < <(find "$root"/{scripts,demo,docker,bench,.ci} -type f)
 }

@@ -54,30 +54,6 @@ COMMENT ON INDEX outbox.segment_2_position IS 'Rows of segment 2 by position.';
 COMMENT ON INDEX outbox.segment_3_position IS 'Rows of segment 3 by position.';
 COMMENT ON INDEX outbox.segment_4_position IS 'Rows of segment 4 by position.';
 
--- Rows that arrive in a segment by anything but emit() (logical replication, a restore, an INSERT by hand)
--- are not this server's to publish.
-CREATE FUNCTION outbox.guard_segment() RETURNS trigger
-    LANGUAGE c SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'outbox_guard_segment';
-COMMENT ON FUNCTION outbox.guard_segment() IS
-    'Trigger of the segments: drops what logical replication brings; any other row not written by emit() '
-    'pauses the relay until outbox.resume().';
-CREATE TRIGGER guard BEFORE INSERT ON outbox.segment_1
-    FOR EACH ROW EXECUTE FUNCTION outbox.guard_segment();
-CREATE TRIGGER guard BEFORE INSERT ON outbox.segment_2
-    FOR EACH ROW EXECUTE FUNCTION outbox.guard_segment();
-CREATE TRIGGER guard BEFORE INSERT ON outbox.segment_3
-    FOR EACH ROW EXECUTE FUNCTION outbox.guard_segment();
-CREATE TRIGGER guard BEFORE INSERT ON outbox.segment_4
-    FOR EACH ROW EXECUTE FUNCTION outbox.guard_segment();
-ALTER TABLE outbox.segment_1 ENABLE ALWAYS TRIGGER guard;
-COMMENT ON TRIGGER guard ON outbox.segment_1 IS 'Catches rows that do not come from emit().';
-ALTER TABLE outbox.segment_2 ENABLE ALWAYS TRIGGER guard;
-COMMENT ON TRIGGER guard ON outbox.segment_2 IS 'Catches rows that do not come from emit().';
-ALTER TABLE outbox.segment_3 ENABLE ALWAYS TRIGGER guard;
-COMMENT ON TRIGGER guard ON outbox.segment_3 IS 'Catches rows that do not come from emit().';
-ALTER TABLE outbox.segment_4 ENABLE ALWAYS TRIGGER guard;
-COMMENT ON TRIGGER guard ON outbox.segment_4 IS 'Catches rows that do not come from emit().';
-
 -- The relay's progress: every position up to watermark is settled, except those in unsettled. The newest row
 -- (highest number) counts. Rows are only added; when one table is large the other is emptied and takes over,
 -- so that no row version is ever dead, however old the oldest snapshot.
@@ -135,6 +111,58 @@ COMMENT ON CONSTRAINT deferred_state_check ON outbox.deferred IS 'The states tha
 COMMENT ON TABLE outbox.deferred IS
     'Messages taken out of the log because their topic or the broker does not take them: waiting and suspect '
     'ones are tried again, parked ones stay.';
+
+---------------------------------------------------------------------------------------------------------
+-- Guards. emit() and the relay write segments below the executor, where no trigger fires.
+---------------------------------------------------------------------------------------------------------
+
+-- Rows that arrive in a segment by anything but emit() (logical replication, a restore, an INSERT by hand)
+-- are not this server's to publish.
+CREATE FUNCTION outbox.guard_segment() RETURNS trigger
+    LANGUAGE c SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'outbox_guard_segment';
+COMMENT ON FUNCTION outbox.guard_segment() IS
+    'Trigger of the segments: drops what logical replication brings; any other row not written by emit() '
+    'pauses the relay until outbox.resume().';
+CREATE TRIGGER guard BEFORE INSERT OR UPDATE OR DELETE ON outbox.segment_1
+    FOR EACH ROW EXECUTE FUNCTION outbox.guard_segment();
+ALTER TABLE outbox.segment_1 ENABLE ALWAYS TRIGGER guard;
+COMMENT ON TRIGGER guard ON outbox.segment_1 IS 'Catches rows that do not come from emit().';
+CREATE TRIGGER guard BEFORE INSERT OR UPDATE OR DELETE ON outbox.segment_2
+    FOR EACH ROW EXECUTE FUNCTION outbox.guard_segment();
+ALTER TABLE outbox.segment_2 ENABLE ALWAYS TRIGGER guard;
+COMMENT ON TRIGGER guard ON outbox.segment_2 IS 'Catches rows that do not come from emit().';
+CREATE TRIGGER guard BEFORE INSERT OR UPDATE OR DELETE ON outbox.segment_3
+    FOR EACH ROW EXECUTE FUNCTION outbox.guard_segment();
+ALTER TABLE outbox.segment_3 ENABLE ALWAYS TRIGGER guard;
+COMMENT ON TRIGGER guard ON outbox.segment_3 IS 'Catches rows that do not come from emit().';
+CREATE TRIGGER guard BEFORE INSERT OR UPDATE OR DELETE ON outbox.segment_4
+    FOR EACH ROW EXECUTE FUNCTION outbox.guard_segment();
+ALTER TABLE outbox.segment_4 ENABLE ALWAYS TRIGGER guard;
+COMMENT ON TRIGGER guard ON outbox.segment_4 IS 'Catches rows that do not come from emit().';
+
+-- What a publication FOR ALL TABLES takes along of another server's relay must not become this one's.
+CREATE FUNCTION outbox.guard_state() RETURNS trigger
+    LANGUAGE c SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'outbox_guard_state';
+COMMENT ON FUNCTION outbox.guard_state() IS
+    'Trigger of the relay''s own tables: drops what logical replication brings.';
+CREATE TRIGGER guard BEFORE INSERT OR UPDATE OR DELETE ON outbox.progress_1
+    FOR EACH ROW EXECUTE FUNCTION outbox.guard_state();
+ALTER TABLE outbox.progress_1 ENABLE ALWAYS TRIGGER guard;
+COMMENT ON TRIGGER guard ON outbox.progress_1 IS 'Drops what logical replication brings.';
+CREATE TRIGGER guard BEFORE INSERT OR UPDATE OR DELETE ON outbox.progress_2
+    FOR EACH ROW EXECUTE FUNCTION outbox.guard_state();
+ALTER TABLE outbox.progress_2 ENABLE ALWAYS TRIGGER guard;
+COMMENT ON TRIGGER guard ON outbox.progress_2 IS 'Drops what logical replication brings.';
+CREATE TRIGGER guard BEFORE INSERT OR UPDATE OR DELETE ON outbox.identity
+    FOR EACH ROW EXECUTE FUNCTION outbox.guard_state();
+ALTER TABLE outbox.identity ENABLE ALWAYS TRIGGER guard;
+COMMENT ON TRIGGER guard ON outbox.identity IS 'Drops what logical replication brings.';
+CREATE TRIGGER guard BEFORE INSERT OR UPDATE OR DELETE ON outbox.deferred
+    FOR EACH ROW EXECUTE FUNCTION outbox.guard_state();
+ALTER TABLE outbox.deferred ENABLE ALWAYS TRIGGER guard;
+COMMENT ON TRIGGER guard ON outbox.deferred IS 'Drops what logical replication brings.';
+-- A published table without a replica identity refuses UPDATE and DELETE.
+ALTER TABLE outbox.identity REPLICA IDENTITY FULL;
 
 ---------------------------------------------------------------------------------------------------------
 -- emit: sixteen overloads, one entry point. Not strict: NULL key and NULL payload have a meaning.

@@ -168,7 +168,7 @@ OUTBOX_SQL_FUNCTION(outbox_relay_status) {
     Row oldest;
     TimestampTz oldest_time = 0;
     bool has_oldest =
-        backlog > 0 && first_unsettled(schema, GetActiveSnapshot(), progress, true, &oldest);
+        backlog > 0 && first_unsettled(schema, GetActiveSnapshot(), progress, &oldest);
     if (has_oldest) oldest_time = oldest.time;
     int64 deferred_position;
     TimestampTz deferred_time;

@@ -65,10 +65,9 @@ int64 skip_visible(LogReader* reader, int64 from, int64 to, RangeList* left, int
 
 }  // namespace
 
-bool first_unsettled(const Schema& schema, Snapshot snapshot, const Progress& progress, bool wait,
-                     Row* row) {
+bool first_unsettled(const Schema& schema, Snapshot snapshot, const Progress& progress, Row* row) {
     LogReader reader;
-    if (!reader.open(schema, snapshot, wait)) return false;
+    (void)reader.open(schema, snapshot, true);
     bool found = false;
     for (int i = 0; i < progress.unsettled_count && !found; ++i) {
         found = find_visible(&reader, progress.unsettled[i].from, progress.unsettled[i].to, row);

@@ -11,8 +11,7 @@ namespace outbox {
 
 // The first committed message that `progress` does not call settled, under `snapshot`; false if
 // there is none. Looks at as many rows as are unsettled without being committed, and one more.
-bool first_unsettled(const Schema& schema, Snapshot snapshot, const Progress& progress, bool wait,
-                     Row* row);
+bool first_unsettled(const Schema& schema, Snapshot snapshot, const Progress& progress, Row* row);
 
 // Calls every committed message settled that is not yet, and leaves the others as they are:
 // `progress` is changed accordingly, not saved. Returns how many there were. `last` is the last

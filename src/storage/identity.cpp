@@ -12,26 +12,29 @@ enum : AttrNumber { kSystemIdentifier = 1, kDatabaseOid, kPaused };
 
 }  // namespace
 
-Standing read_standing(const Schema& schema, Snapshot snapshot) {
+Standing read_standing(const Schema& schema, Snapshot snapshot, bool* clone) {
     Standing standing = Standing::Unknown;
+    bool same_server = true;
     Relation relation = table_open(schema.identity, AccessShareLock);
     TableScanDesc scan = table_beginscan(relation, snapshot, 0, nullptr);
     TupleTableSlot* slot = table_slot_create(relation, nullptr);
     int64 ours = static_cast<int64>(GetSystemIdentifier());
     while (table_scan_getnextslot(scan, ForwardScanDirection, slot)) {
         bool null;
-        bool same = DatumGetInt64(slot_getattr(slot, kSystemIdentifier, &null)) == ours &&
-                    DatumGetObjectId(slot_getattr(slot, kDatabaseOid, &null)) == MyDatabaseId;
+        int64 server = DatumGetInt64(slot_getattr(slot, kSystemIdentifier, &null));
+        Oid database = DatumGetObjectId(slot_getattr(slot, kDatabaseOid, &null));
         bool paused = DatumGetBool(slot_getattr(slot, kPaused, &null));
-        if (!same) {
+        same_server = same_server && server == ours;
+        if (server != ours || database != MyDatabaseId) {
             standing = Standing::Foreign;
-            break;
+        } else if (standing != Standing::Foreign) {
+            standing = paused ? Standing::Paused : Standing::Ours;
         }
-        standing = paused ? Standing::Paused : Standing::Ours;
     }
     ExecDropSingleTupleTableSlot(slot);
     table_endscan(scan);
     table_close(relation, NoLock);
+    if (clone) *clone = standing == Standing::Foreign && same_server;
     return standing;
 }
 

@@ -14,8 +14,9 @@ enum class Standing : uint8_t {
     Foreign,  // another server's or database's, or rows that did not come through emit()
 };
 
-// Reads the table `identity` under the given snapshot. `schema` must be current.
-Standing read_standing(const Schema& schema, Snapshot snapshot);
+// Reads the table `identity` under the given snapshot. `*clone` tells of a foreign one whether it
+// is another database of this very server, copied by CREATE DATABASE ... TEMPLATE.
+Standing read_standing(const Schema& schema, Snapshot snapshot, bool* clone = nullptr);
 
 // Replaces what stands there by this server and database. `paused` tells whether the relay is to
 // rest.

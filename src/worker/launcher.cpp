@@ -284,6 +284,12 @@ bool never_came(const Track& track) {
     return TimestampDifferenceExceeds(track.started_at, GetCurrentTimestamp(), kStartTimeoutMs);
 }
 
+// A slot has become free: a database that waits for one gets it in the next turn, which is then due
+// now.
+long wait_for_free_slot(long wait) {
+    return pending_databases == NIL ? wait : 0;
+}
+
 // Moves every slot on; returns how long until one wants to be looked at again, in milliseconds, or
 // -1.
 long advance_slots() {
@@ -305,13 +311,17 @@ long advance_slots() {
             }
             view = look(i);
             if (view.pid == 0) settle_end(i, view);
-            if (!OidIsValid(shared->slots[i].database)) continue;
+            if (!OidIsValid(shared->slots[i].database)) {
+                wait = wait_for_free_slot(wait);
+                continue;
+            }
         }
         TimestampTz now = GetCurrentTimestamp();
         if (is_held(view.database)) continue;  // whoever lets go wakes us
         if (track.due <= now) {
             if (!exists(view.database)) {
                 free_slot(i);
+                wait = wait_for_free_slot(wait);
                 continue;
             }
             start(i);

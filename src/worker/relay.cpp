@@ -10,6 +10,8 @@
 //   attach -> connect -> load -> work <-> rest (paused, foreign, disabled) -> drain -> save -> exit
 #include "worker/relay.hpp"
 
+#include <sys/stat.h>
+
 #include "settings.hpp"
 #include "storage/backlog.hpp"
 #include "storage/deferred.hpp"
@@ -115,8 +117,16 @@ bool asked_to_leave() {
 // --- settings
 // ---------------------------------------------------------------------------------------------
 
+// A file's contents may change under the same name: a new password, a new certificate. Its inode
+// and time of change tell; what is in it is the sink's business.
 void add_to_signature(void* context, const char* name, const char* value) {
-    appendStringInfo(static_cast<StringInfo>(context), "%s=%s\n", name, value);
+    StringInfo text = static_cast<StringInfo>(context);
+    appendStringInfo(text, "%s=%s\n", name, value);
+    struct stat file;
+    if (strcmp(name, "config_file") != 0 || stat(value, &file) != 0) return;
+    appendStringInfo(text, "%llu %lld.%09ld\n", static_cast<unsigned long long>(file.st_ino),
+                     static_cast<long long>(file.st_mtim.tv_sec),
+                     static_cast<long>(file.st_mtim.tv_nsec));
 }
 
 char* current_sink_signature() {
@@ -194,6 +204,7 @@ void start_sink() {
     sink_signature = current_sink_signature();
     MemoryContextSwitchTo(caller);
     relay->sink_delivered = false;
+    relay->sink_said_why = false;
     if (!relay->sink.start(settings.sink, database_name)) {
         char text[kErrorLength];
         snprintf(text, sizeof(text), "could not start the sink outbox-%s: %s", settings.sink,
@@ -215,7 +226,7 @@ void sink_ended(bool expected) {
     if (relay->sink_delivered) relay->sink_ends = 0;
     long pause = relay->sink_delivered ? 0 : static_cast<long>(relay->sink_backoff.next_ms());
     relay->sink_due = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), pause);
-    if (relay->sink_failed && relay->sink_ends == 0) return;  // it has said why itself
+    if (relay->sink_said_why) return;
     char how[128];
     char text[kErrorLength];
     snprintf(text, sizeof(text), "the sink outbox-%s %s", settings.sink,
@@ -315,21 +326,34 @@ void save_if_changed() {
     CommitTransactionCommand();
 }
 
-// A copy of a database (CREATE DATABASE ... TEMPLATE, a restored dump) that holds nothing to
-// publish becomes ours without a word. What was written here since the server started does not
-// count: that is ours.
-bool adopt_if_nothing_foreign(const Schema& schema) {
+bool anything_foreign(const Schema& schema) {
+    // A clone begins where its original stood: what was written here since, by sessions of this
+    // server, has been noted and is ours.
+    bool clone;
+    (void)read_standing(schema, GetActiveSnapshot(), &clone);
+    int64 ours_from = clone ? first_noted_position() : PG_INT64_MAX;
     Progress progress = load_progress();
     Row row;
     int64 position;
     TimestampTz time;
-    if (first_unsettled(schema, GetActiveSnapshot(), progress, false, &row) &&
-        row.position < first_noted_position()) {
-        return false;
+    if (first_unsettled(schema, GetActiveSnapshot(), progress, &row) && row.position < ours_from) {
+        return true;
     }
-    if (oldest_deferred(&position, &time)) return false;
+    return oldest_deferred(&position, &time);
+}
+
+// A copy of a database (CREATE DATABASE ... TEMPLATE, a restored dump) that holds nothing to
+// publish becomes ours without a word: Done. The lock comes first: whoever is just bringing foreign
+// rows holds one that conflicts, to the end of its transaction.
+Look adopt_if_nothing_foreign(const Schema& schema) {
+    if (!ConditionalLockRelationOid(schema.identity, ShareRowExclusiveLock)) return Look::Locked;
+    PushActiveSnapshot(GetLatestSnapshot());
+    bool foreign = anything_foreign(schema);
+    PopActiveSnapshot();
+    if (foreign) return Look::Resting;
     adopt(false);
-    return true;
+    relay->standing = Standing::Ours;
+    return Look::Done;
 }
 
 // Looks whether the relay may work again; loads the state if so. In a transaction of its own.
@@ -341,12 +365,12 @@ Look look_while_resting() {
     if (look == Look::Done) {
         PushActiveSnapshot(GetTransactionSnapshot());
         relay->standing = read_standing(schema, GetActiveSnapshot());
-        if (relay->standing == Standing::Foreign && adopt_if_nothing_foreign(schema)) {
-            relay->standing = Standing::Ours;
+        if (relay->standing == Standing::Foreign) {
+            look = adopt_if_nothing_foreign(schema);
+        } else if (relay->standing == Standing::Paused) {
+            look = Look::Resting;
         }
-        bool rest = relay->standing == Standing::Paused || relay->standing == Standing::Foreign;
-        look = rest ? Look::Resting : Look::Done;
-        if (!rest) load_state(schema);
+        if (look == Look::Done) load_state(schema);
         PopActiveSnapshot();
     }
     CommitTransactionCommand();
@@ -474,6 +498,7 @@ class Loop {
             if (look == Look::Absent) leave(RelayEnd::Absent);
             if (look == Look::Replaced) leave(RelayEnd::Asked);
             if (look == Look::Locked) {
+                set_identified(relay->slot, relay->standing != Standing::Foreign);
                 deadlines->at_most(kLockedRetryMs);
                 return;
             }

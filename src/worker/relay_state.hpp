@@ -49,6 +49,7 @@ struct Relay final : public SettledView {
     bool sink_in_trouble = false;
     bool sink_failed = false;     // it can't work with its settings
     int sink_ends = 0;            // how often it ended in a row without having delivered anything
+    bool sink_said_why = false;   // this one has said itself why it is about to end
     bool sink_delivered = false;  // something, since it was started
 
     // SettledView

@@ -111,7 +111,7 @@ void on_condition(Relay* relay, BodyReader body) {
     } else if (!trouble && relay->sink_in_trouble) {
         ereport(LOG, (errmsg("outbox has reached its broker again")));
     }
-    if (head.fatal) relay->sink_failed = true;
+    if (head.fatal) relay->sink_failed = relay->sink_said_why = true;
     relay->sink_in_trouble = trouble;
     pfree(text);
 }

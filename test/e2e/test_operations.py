@@ -409,7 +409,10 @@ def test_standby_follows_without_noise(own_server, standby):
         "the standby to catch up",
     )
     copy = Database(standby, "app")
-    assert copy.value("SELECT count(*) FROM outbox.messages WHERE NOT settled") == 0
+    wait_for(
+        lambda: copy.value("SELECT count(*) FROM outbox.messages WHERE NOT settled") == 0,
+        "the standby to see what is settled",
+    )
     assert standby.workers("relay") == {}
 
 

@@ -16,12 +16,13 @@ def properties(make_database, embedded_broker, server, unique):
     """A database, and a function that writes the client's properties file for it."""
     path = server.directory / f"{unique('kafka')}.properties"
 
-    def write(text, mode=0o600, owner=True):
-        path.unlink(missing_ok=True)
-        path.write_text(text)
-        path.chmod(mode)
-        if owner:
-            give_to_server_user(path)
+    def write(text, mode=0o600):
+        # In one step, so that nobody reads a half or somebody else's.
+        fresh = path.with_suffix(".new")
+        fresh.write_text(text)
+        fresh.chmod(mode)
+        give_to_server_user(fresh)
+        fresh.rename(path)
         server.sql("SELECT pg_reload_conf()")
 
     write("linger.ms=1\n")
@@ -31,14 +32,10 @@ def properties(make_database, embedded_broker, server, unique):
     return database
 
 
-def restart_sink(database):
-    """Whatever reads the file at start reads it again now."""
-    os.kill(database.wait_for_sink(), signal.SIGTERM)
-
-
 def test_properties_are_used(properties, make_topic, embedded_broker):
+    first = properties.wait_for_sink()
     properties.write("# a comment\n\n client.id = somebody \ncompression.type=lz4\n")
-    restart_sink(properties)
+    properties.wait_for_sink(other_than=first)
     topic = make_topic(embedded_broker, partitions=1)
     properties.emit(topic, "k", "p")
     properties.drain()
@@ -47,9 +44,8 @@ def test_properties_are_used(properties, make_topic, embedded_broker):
 
 @pytest.mark.parametrize("mode", [0o644, 0o640, 0o604, 0o620])
 def test_file_that_others_can_read_is_refused(properties, make_topic, embedded_broker, mode):
-    properties.drain()
+    properties.wait_for_sink()
     properties.write("linger.ms=2\n", mode=mode)
-    restart_sink(properties)
     status = properties.wait_for_state("failed")
     assert str(properties.properties) in status["last_error"]
     topic = make_topic(embedded_broker, partitions=1)
@@ -76,8 +72,8 @@ def test_file_that_others_can_read_is_refused(properties, make_topic, embedded_b
 def test_dangerous_and_wrong_properties_are_refused(properties, line):
     """By name, in outbox.status, without the value."""
     name, value = line.split("=")
+    properties.wait_for_sink()
     properties.write(f"{line}\n")
-    restart_sink(properties)
     status = properties.wait_for_state("failed")
     assert name in status["last_error"]
     assert value not in status["last_error"] or len(value) < 5
@@ -86,8 +82,9 @@ def test_dangerous_and_wrong_properties_are_refused(properties, line):
 
 
 def test_missing_file(properties):
+    properties.wait_for_sink()
     properties.properties.unlink()
-    restart_sink(properties)
+    properties.sql("SELECT pg_reload_conf()")
     status = properties.wait_for_state("failed")
     assert str(properties.properties) in status["last_error"]
 
@@ -98,10 +95,11 @@ def test_no_secret_anywhere(make_cluster, embedded_broker):
     path = server.directory / "kafka.properties"
 
     def write(text):
-        path.unlink(missing_ok=True)
-        path.write_text(text)
-        path.chmod(0o600)
-        give_to_server_user(path)
+        fresh = path.with_suffix(".new")
+        fresh.write_text(text)
+        fresh.chmod(0o600)
+        give_to_server_user(fresh)
+        fresh.rename(path)
 
     write(
         f"security.protocol=SASL_PLAINTEXT\nsasl.mechanism=PLAIN\nsasl.username=app\nsasl.password={CANARY}\n"

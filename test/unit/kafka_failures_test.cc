@@ -133,6 +133,22 @@ TEST_F(KafkaFailures, ASequenceErrorMeansANewProducerAndNoAccusation) {
     EXPECT_EQ(relay_.conditions.size(), 2u);
 }
 
+// Not allowed to produce idempotently: librdkafka gives up, the sink does not.
+TEST_F(KafkaFailures, AClusterThatRefusesTheProducerHeals) {
+    MockCluster cluster;  // the fixture's sink has introduced itself already
+    cluster.create_topic("later", 1);
+    cluster.refuse_producers({RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED,
+                              RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED});
+    FakeRelay relay(OUTBOX_KAFKA_PROGRAM, cluster.settings());
+    ASSERT_TRUE(deliver_all(relay, sequence("later", 100)));
+    ASSERT_FALSE(relay.conditions.empty());
+    EXPECT_TRUE(relay.conditions.front().trouble);
+    EXPECT_FALSE(relay.conditions.front().fatal);
+    EXPECT_NE(relay.conditions.front().text.find("uthoriz"), std::string::npos)
+        << relay.conditions.front().text;
+    expect_in_order(cluster.read("later", 1), 100);
+}
+
 TEST_F(KafkaFailures, ARefusedMessageThatWentAloneDisturbsNobody) {
     cluster_.create_topic("suspect", 1);
     cluster_.create_topic("busy", 1);

@@ -61,6 +61,25 @@ void tie_to_parent() {
     if (::getppid() != parent) leave(ExitStatus::Done);
 }
 
+ExitStatus converse(Session& session, const std::string& name) {
+    try {
+        session.run();
+        return ExitStatus::Done;
+    } catch (const ConfigurationError& error) {
+        session.give_up(true, error.code(), error.what());
+        return ExitStatus::Configuration;
+    } catch (const ProtocolError& error) {
+        session.give_up(false, 0, name + ": protocol error: " + error.what());
+        return ExitStatus::Protocol;
+    } catch (const RestartNeeded& error) {
+        session.give_up(false, 0, name + ": " + error.what());
+        return ExitStatus::TemporaryFail;
+    } catch (const std::exception& error) {
+        session.give_up(false, 0, name + ": " + error.what());
+        return ExitStatus::Software;
+    }
+}
+
 }  // namespace
 
 void run_program(int argc, char** argv, const Program& program) {
@@ -81,21 +100,11 @@ void run_program(int argc, char** argv, const Program& program) {
     }
     tie_to_parent();
 
-    Session session(kRelaySocket, version_line(program), program.make_sink);
     try {
-        session.run();
-        leave(ExitStatus::Done);
-    } catch (const ConfigurationError& error) {
-        session.give_up(true, error.code(), error.what());
-        leave(ExitStatus::Configuration);
-    } catch (const ProtocolError& error) {
-        session.give_up(false, 0, program.name + ": protocol error: " + error.what());
-        leave(ExitStatus::Protocol);
-    } catch (const RestartNeeded& error) {
-        session.give_up(false, 0, program.name + ": " + error.what());
-        leave(ExitStatus::TemporaryFail);
+        Session session(kRelaySocket, version_line(program), program.make_sink);
+        leave(converse(session, program.name));
     } catch (const std::exception& error) {
-        session.give_up(false, 0, program.name + ": " + error.what());
+        std::fprintf(stderr, "%s: %s\n", program.name.c_str(), error.what());
         leave(ExitStatus::Software);
     }
 }

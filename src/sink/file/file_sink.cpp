@@ -26,9 +26,10 @@ constexpr auto kSyncEvery = 1s;
 constexpr auto kRetryAfter = 1s;
 constexpr size_t kMaxUnwritten = size_t{4} << 20;
 
+// O_NONBLOCK matters for a fifo only: without a reader it is refused, not waited for.
 sink::FileDescriptor open_for_append(const std::string& path) {
-    return sink::FileDescriptor(
-        ::open(path.c_str(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY, 0600));
+    return sink::FileDescriptor(::open(
+        path.c_str(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY | O_NONBLOCK, 0600));
 }
 
 }  // namespace
@@ -149,7 +150,8 @@ void FileSink::acknowledge() {
 }
 
 bool FileSink::sync() {
-    if (::fdatasync(file_.get()) != 0) {
+    // EINVAL: it is no file that could be synchronized.
+    if (::fdatasync(file_.get()) != 0 && errno != EINVAL) {
         trouble(errno, "cannot be synchronized");
         return false;
     }

@@ -5,6 +5,7 @@
 #include <string_view>
 
 #include "sink/common/bytes.hpp"
+#include "sink/common/errors.hpp"
 #include "sink/common/uuid.hpp"
 
 namespace outbox::file {
@@ -54,6 +55,7 @@ std::string json_line(const protocol::MessageView& message) {
     protocol::HeaderView header;
     while (protocol::next_header(&reader, &header))
         headers.push_back(Json::array({value(header.name), value(header.value)}));
+    if (reader.failed()) throw sink::ProtocolError("the headers of a message are damaged");
 
     Json line;
     line["topic"] = value(message.topic);

@@ -244,22 +244,21 @@ void KafkaSink::error(rd_kafka_resp_err_t error, std::string_view text) {
             // One broker of several: its partitions wait, the others go on.
             last_words_ = words;
             return;
+        case RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN:
+            if (in_trouble_ && last_words_.empty()) return;  // it was said why
+            if (!last_words_.empty()) words = last_words_ + " (all brokers are down)";
+            break;
         case RD_KAFKA_RESP_ERR__AUTHENTICATION:
         case RD_KAFKA_RESP_ERR_SASL_AUTHENTICATION_FAILED:
-            words = last_words_ = "authentication failed: " + words;
+            words = "authentication failed: " + words;
             break;
         case RD_KAFKA_RESP_ERR__SSL:
-            words = last_words_ = "TLS failed: " + words;
-            break;
-        case RD_KAFKA_RESP_ERR__RESOLVE:
-            last_words_ = words;
-            break;
-        case RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN:
-            if (!last_words_.empty()) words = last_words_ + " (all brokers are down)";
+            words = "TLS failed: " + words;
             break;
         default:
             break;
     }
+    last_words_.clear();
     trouble(error, words);
 }
 
@@ -278,7 +277,7 @@ void KafkaSink::log(int level, std::string_view facility, std::string_view text)
     if (facility.starts_with("SASL") || facility.starts_with("OAUTH"))
         line.append(facility).append(": (not shown, it may hold a secret)");
     else
-        line.append(configuration_->scrubber()(text));
+        line.append(configuration_->scrubber()(without_suffix(text)));
     auto held_back = log_filter_.admit(level, line, now_);
     if (!held_back) return;
     if (*held_back > 0)
@@ -289,7 +288,7 @@ void KafkaSink::log(int level, std::string_view facility, std::string_view text)
 void KafkaSink::statistics(std::string_view json) {
     auto summary = summarize(json);
     if (!summary) return;
-    if (in_trouble_ && summary->brokers_up > 0 && state_ == Stream::Running) {
+    if (in_trouble_ && summary->connected && state_ == Stream::Running) {
         in_trouble_ = false;
         reports_.recovered();
     }

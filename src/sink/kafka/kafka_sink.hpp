@@ -80,7 +80,7 @@ class KafkaSink final : public sink::Sink {
     Clock::time_point alone_used_at_{};
     Clock::time_point touch_at_{};
     bool in_trouble_ = false;
-    std::string last_words_;  // of a broker connection that failed
+    std::string last_words_;  // of a broker connection that failed; empty once they were passed on
     sink::RepeatFilter log_filter_{std::chrono::minutes(1)};
 };
 

@@ -39,6 +39,7 @@ Headers headers_of(const MessageView& message) {
         rd_kafka_header_add(headers.get(), header.name.data,
                             static_cast<ssize_t>(header.name.length), header.value.data,
                             static_cast<ssize_t>(header.value.length));
+    if (reader.failed()) throw sink::ProtocolError("the headers of a message are damaged");
     return headers;
 }
 

@@ -13,13 +13,17 @@ std::optional<Statistics> summarize(std::string_view librdkafka_json) {
     if (!all.is_object()) return std::nullopt;
 
     Statistics statistics;
-    int known = 0;
+    int brokers = 0, brokers_up = 0;
     int64_t waiting = 0, under_way = 0, errors = 0, timeouts = 0, slowest_us = 0;
-    const Json brokers = all.value("brokers", Json::object());
-    for (const Json& broker : brokers) {
+    const Json list = all.value("brokers", Json::object());
+    for (const Json& broker : list) {
+        const bool up = broker.value("state", "") == "UP";
+        statistics.connected = statistics.connected || up;
         // Without a number: an address of the bootstrap list, or librdkafka's own bookkeeping.
-        if (broker.value("nodeid", -1) >= 0) ++known;
-        if (broker.value("state", "") == "UP") ++statistics.brokers_up;
+        if (broker.value("nodeid", -1) >= 0) {
+            ++brokers;
+            brokers_up += up ? 1 : 0;
+        }
         waiting += broker.value("outbuf_msg_cnt", int64_t{0});
         under_way += broker.value("waitresp_msg_cnt", int64_t{0});
         errors += broker.value("txerrs", int64_t{0}) + broker.value("rxerrs", int64_t{0});
@@ -29,8 +33,8 @@ std::optional<Statistics> summarize(std::string_view librdkafka_json) {
     }
     statistics.json =
         Json{
-            {"brokers", known},
-            {"brokers_up", statistics.brokers_up},
+            {"brokers", brokers},
+            {"brokers_up", brokers_up},
             {"messages_queued", all.value("msg_cnt", int64_t{0})},
             {"bytes_queued", all.value("msg_size", int64_t{0})},
             {"messages_sent", all.value("txmsgs", int64_t{0})},

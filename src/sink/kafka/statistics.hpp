@@ -8,8 +8,8 @@
 namespace outbox::kafka {
 
 struct Statistics {
-    int brokers_up = 0;
-    std::string json;  // for the relay; fits its limit
+    bool connected = false;  // to at least one broker
+    std::string json;        // for the relay; fits its limit
 };
 
 // Nothing where the text is not what librdkafka writes.

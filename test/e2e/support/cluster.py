@@ -269,7 +269,7 @@ class Database:
         except AssertionError:
             raise AssertionError(f"not {' or '.join(states)} but {self.status()}") from None
 
-    def drain(self, timeout=60):
+    def drain(self, timeout=30):
         """Waits until everything committed so far is settled."""
         delivered = self.value("SELECT outbox.wait_for_delivery(%s::interval)", f"{timeout} s")
         assert delivered, f"not delivered within {timeout} s: {self.status()}"

@@ -7,7 +7,9 @@ namespace outbox::test {
 
 namespace {
 
-constexpr int16_t kProduce = 0;  // Kafka's number of the request
+// Kafka's numbers of requests.
+constexpr int16_t kProduce = 0;
+constexpr int16_t kInitProducerId = 22;
 
 std::optional<std::string> bytes(const void* data, size_t length) {
     if (data == nullptr) return std::nullopt;
@@ -55,6 +57,11 @@ void MockCluster::create_topic(const std::string& name, int partitions) {
 
 void MockCluster::refuse(const std::vector<rd_kafka_resp_err_t>& errors) {
     rd_kafka_mock_push_request_errors_array(cluster_, kProduce, errors.size(), errors.data());
+}
+
+void MockCluster::refuse_producers(const std::vector<rd_kafka_resp_err_t>& errors) {
+    rd_kafka_mock_push_request_errors_array(cluster_, kInitProducerId, errors.size(),
+                                            errors.data());
 }
 
 void MockCluster::take_again() {

@@ -35,6 +35,8 @@ class MockCluster {
     // The next produce requests are answered with these errors.
     void refuse(const std::vector<rd_kafka_resp_err_t>& errors);
     void take_again();
+    // The next producers that introduce themselves are answered with these errors.
+    void refuse_producers(const std::vector<rd_kafka_resp_err_t>& errors);
     void set_topic_error(const std::string& topic, rd_kafka_resp_err_t error) {
         rd_kafka_mock_topic_set_error(cluster_, topic.c_str(), error);
     }
