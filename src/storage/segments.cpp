@@ -10,7 +10,7 @@ namespace {
 
 // A lock that somebody else holds is tried again after this long, doubling up to the longest.
 constexpr long kFirstLockRetryMs = 500;
-constexpr long kLongestLockRetryMs = 30000;
+constexpr long kLongestLockRetryMs = 5000;
 constexpr int64 kBlockKb = BLCKSZ / 1024;
 
 struct Extent {
@@ -131,8 +131,9 @@ long SegmentRing::maintain(const Schema& schema, const SettledView& settled) {
     (void)switch_if_due(schema, &again);
     for (int i = 1; i < kSegments; ++i) {
         int segment = (active_ + i) % kSegments;
-        if (!is_empty(schema.segments[segment]))
-            (void)empty_if_settled(schema, segment, settled, &again);
+        if (is_empty(schema.segments[segment])) continue;
+        // The active one may be waiting for this one to become empty.
+        if (empty_if_settled(schema, segment, settled, &again)) sooner(&again, 0);
     }
     return again;
 }

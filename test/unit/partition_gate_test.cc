@@ -95,6 +95,19 @@ TEST(PartitionGate, AfterAFailureTheNextOneGoesAloneAgain) {
     EXPECT_EQ(keyed(gate, 0).verdict, Verdict::GoAlone);
 }
 
+TEST(PartitionGate, AfterAFailureEveryPartitionStartsAnew) {
+    PartitionGate gate;
+    gate.resize(2);
+    gate.alone(keyed(gate, 0).slot, 1);
+    gate.delivered(1, 0, kStart);
+    gate.alone(keyed(gate, 1).slot, 2);
+    gate.failed(3);
+    EXPECT_EQ(keyed(gate, 0).verdict, Verdict::GoAlone);
+    EXPECT_EQ(keyed(gate, 1).verdict, Verdict::Wait);  // message 2 is still under way
+    gate.delivered(2, 1, kStart);
+    EXPECT_EQ(keyed(gate, 1).verdict, Verdict::Go);
+}
+
 TEST(PartitionGate, MessagesForAnywhereAvoidPartitionsThatDoNotAnswer) {
     PartitionGate gate;
     gate.resize(2);

@@ -28,6 +28,14 @@ TEST(Statistics, Summary) {
     EXPECT_EQ(json["round_trip_p99_ms"], 1.5);
 }
 
+TEST(Statistics, TimeAloneIsNoActivity) {
+    auto first = kafka::summarize(R"({"tx": 10, "txmsgs": 5})");
+    auto idle = kafka::summarize(R"({"tx": 12, "txmsgs": 5})");
+    auto busy = kafka::summarize(R"({"tx": 12, "txmsgs": 6})");
+    EXPECT_EQ(first->activity, idle->activity);
+    EXPECT_NE(first->activity, busy->activity);
+}
+
 TEST(Statistics, WhatIsNoStatistics) {
     EXPECT_FALSE(kafka::summarize("not json"));
     EXPECT_FALSE(kafka::summarize("[]"));

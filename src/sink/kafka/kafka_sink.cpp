@@ -292,6 +292,9 @@ void KafkaSink::statistics(std::string_view json) {
         in_trouble_ = false;
         reports_.recovered();
     }
+    // An idle sink does not wake the relay.
+    if (summary->activity == last_activity_) return;
+    last_activity_ = summary->activity;
     reports_.statistics(summary->json);
 }
 

@@ -81,6 +81,7 @@ class KafkaSink final : public sink::Sink {
     Clock::time_point touch_at_{};
     bool in_trouble_ = false;
     std::string last_words_;  // of a broker connection that failed; empty once they were passed on
+    std::string last_activity_;  // of the statistics that were sent
     sink::RepeatFilter log_filter_{std::chrono::minutes(1)};
 };
 

@@ -101,13 +101,15 @@ std::deque<OwnedMessage> PartitionGate::delivered(uint64_t number, int32_t parti
     return released;
 }
 
+// The topic may have been deleted and made anew: what its brokers knew is not taken for granted.
 void PartitionGate::failed(uint64_t number) {
-    auto give_up = [number](Slot& slot) {
-        if (slot.state == State::Probing && slot.probe == number) slot.state = State::Fresh;
+    auto start_anew = [number](Slot& slot) {
+        if (slot.state != State::Probing || slot.probe == number) slot.state = State::Fresh;
     };
-    give_up(whole_topic_);
+    start_anew(whole_topic_);
     for (Slot& slot : slots_)
-        give_up(slot);
+        start_anew(slot);
+    established_ = 0;
 }
 
 std::deque<OwnedMessage> PartitionGate::take_waiting() {

@@ -51,12 +51,13 @@ class PartitionGate {
     // The topic has this many partitions. What waits for partitions that are gone comes back.
     std::deque<OwnedMessage> resize(int32_t count);
 
-    // An acknowledgement, or a failure, from `partition`. What may go now comes back, in order.
+    // An acknowledgement from `partition`. What may go now comes back, in order.
     std::deque<OwnedMessage> delivered(uint64_t number, int32_t partition, Clock::time_point now);
+    // A failure: every partition starts anew. What waits has to be taken away with it.
     void failed(uint64_t number);
-
     // Everything that waits, in no particular order of partitions.
     std::deque<OwnedMessage> take_waiting();
+
     void forget_idle(Clock::time_point now);
 
     int32_t partition_count() const { return count_known_ ? size() : 0; }

@@ -31,22 +31,22 @@ std::optional<Statistics> summarize(std::string_view librdkafka_json) {
         if (broker.contains("rtt"))
             slowest_us = std::max(slowest_us, broker["rtt"].value("p99", int64_t{0}));
     }
-    statistics.json =
-        Json{
-            {"brokers", brokers},
-            {"brokers_up", brokers_up},
-            {"messages_queued", all.value("msg_cnt", int64_t{0})},
-            {"bytes_queued", all.value("msg_size", int64_t{0})},
-            {"messages_sent", all.value("txmsgs", int64_t{0})},
-            {"bytes_sent", all.value("txmsg_bytes", int64_t{0})},
-            {"requests_sent", all.value("tx", int64_t{0})},
-            {"messages_in_output_buffers", waiting},
-            {"messages_under_way", under_way},
-            {"connection_errors", errors},
-            {"request_timeouts", timeouts},
-            {"round_trip_p99_ms", static_cast<double>(slowest_us) / 1000.0},
-        }
-            .dump();
+    Json summary{
+        {"brokers", brokers},
+        {"brokers_up", brokers_up},
+        {"messages_queued", all.value("msg_cnt", int64_t{0})},
+        {"bytes_queued", all.value("msg_size", int64_t{0})},
+        {"messages_sent", all.value("txmsgs", int64_t{0})},
+        {"bytes_sent", all.value("txmsg_bytes", int64_t{0})},
+        {"messages_in_output_buffers", waiting},
+        {"messages_under_way", under_way},
+        {"connection_errors", errors},
+        {"request_timeouts", timeouts},
+    };
+    statistics.activity = summary.dump();
+    summary["requests_sent"] = all.value("tx", int64_t{0});
+    summary["round_trip_p99_ms"] = static_cast<double>(slowest_us) / 1000.0;
+    statistics.json = summary.dump();
     return statistics;
 }
 

@@ -10,6 +10,7 @@ namespace outbox::kafka {
 struct Statistics {
     bool connected = false;  // to at least one broker
     std::string json;        // for the relay; fits its limit
+    std::string activity;    // stays the same while nothing happens
 };
 
 // Nothing where the text is not what librdkafka writes.
