@@ -149,17 +149,20 @@ bool SegmentRing::switch_if_due(const Schema& schema, long* again) {
     long max_age_ms = static_cast<long>(settings.segment_max_age_s) * 1000;
     bool due =
         age_ms >= max_age_ms || size_kb(schema.segments[active_]) >= settings.segment_size_kb;
-    int next = (active_ + 1) % kSegments;
     if (!due) {
         sooner(again, max_age_ms - age_ms);
         return false;
     }
-    // The next one is still in use: the active one grows on, and emptying the next one brings us
-    // back here.
-    if (!is_empty(schema.segments[next])) return false;
-    active_ = next;
-    active_since_ = 0;
-    return true;
+    // The next one that is empty: a segment that somebody keeps is passed over. If there is none
+    // the active one grows on, and emptying another brings us back here.
+    for (int i = 1; i < kSegments; ++i) {
+        int next = (active_ + i) % kSegments;
+        if (!is_empty(schema.segments[next])) continue;
+        active_ = next;
+        active_since_ = 0;
+        return true;
+    }
+    return false;
 }
 
 bool SegmentRing::empty_if_settled(const Schema& schema, int segment, const SettledView& settled,

@@ -33,7 +33,7 @@ constexpr int kFailedAfterEnds = 3;
 constexpr int kDrainForHoldMs = 1000;
 constexpr int kDrainInTroubleMs = 300;
 constexpr long kLockedRetryMs = 50;
-constexpr long kMaintainIntervalMs = 1000;
+constexpr long kMaintainIntervalMs = 200;
 
 Relay* relay = nullptr;  // of this process
 char* sink_signature = nullptr;

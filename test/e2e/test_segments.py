@@ -114,6 +114,8 @@ def test_with_a_prepared_transaction(small):
         for name in names:
             emit_a_megabyte(small, name)
             small.drain()
+            # Not everything into the segment that the prepared transaction keeps.
+            wait_for(lambda: small.status()["active_segment"] != 1, "another segment")
         wait_until_small(small, 4 << 20)
     finally:
         small.sql("COMMIT PREPARED 'keeps a segment'")
