@@ -8,6 +8,15 @@ namespace outbox {
 
 namespace {
 
+// How a length is written in front of bytes in Kafka's record format: seven bits in each byte, one
+// of them for the sign. Thousands of small headers are mostly this.
+size_t framing_of(size_t length) {
+    size_t bytes = 1;
+    for (size_t rest = length >> 6; rest > 0; rest >>= 7)
+        ++bytes;
+    return bytes;
+}
+
 void append_header(StringInfo out, const char* name, size_t name_length, const char* value,
                    size_t value_length, size_t* bytes) {
     uint32_t encoded_name_length = static_cast<uint32_t>(name_length);
@@ -17,7 +26,7 @@ void append_header(StringInfo out, const char* name, size_t name_length, const c
     appendBinaryStringInfo(out, reinterpret_cast<const char*>(&encoded_value_length),
                            sizeof(encoded_value_length));
     appendBinaryStringInfo(out, name, static_cast<int>(name_length));
-    *bytes += name_length;
+    *bytes += framing_of(name_length) + name_length + framing_of(value_length);
     if (!value) return;
     appendBinaryStringInfo(out, value, static_cast<int>(value_length));
     *bytes += value_length;

@@ -383,6 +383,7 @@ void outbox_launcher_main(Datum) {
     // die: a terminated launcher exits with a status that makes the postmaster start another.
     pqsignal(SIGTERM, die);
     pqsignal(SIGHUP, SignalHandlerForConfigReload);
+    pqsignal(SIGINT, SIG_IGN);
     BackgroundWorkerUnblockSignals();
     BackgroundWorkerInitializeConnection(nullptr, nullptr, 0);
     tracks = static_cast<Track*>(MemoryContextAllocZero(

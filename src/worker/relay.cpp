@@ -721,6 +721,8 @@ void outbox_relay_main(Datum argument) {
     // waits in a way that would need to be broken off.
     pqsignal(SIGTERM, SignalHandlerForShutdownRequest);
     pqsignal(SIGHUP, SignalHandlerForConfigReload);
+    // There is no statement of a user's to cancel.
+    pqsignal(SIGINT, SIG_IGN);
     BackgroundWorkerUnblockSignals();
 
     static Relay instance;

@@ -13,9 +13,9 @@ JARS = Path(os.environ.get("OUTBOX_CACHE", Path.home() / ".cache/outbox")) / "ka
 
 def java_partitions(keys, partitions):
     """What org.apache.kafka.common.utils.Utils makes of the keys."""
-    client = next(JARS.glob("kafka-clients-*.jar"))
+    client = f"{JARS}/*"
     done = subprocess.run(
-        ["java", "-Xshare:auto", "-XX:TieredStopAtLevel=1", "-cp", client, JAVA / "Partitions.java", str(partitions)],
+        ["java", "-Xshare:auto", "-XX:TieredStopAtLevel=1", "-cp", f"{JARS}/*", JAVA / "Partitions.java", str(partitions)],
         input="\n".join(key.hex() for key in keys) + "\n",
         capture_output=True,
         text=True,

@@ -45,7 +45,7 @@ def values(database):
 
 
 def wait_until_small(database, limit=1 << 20):
-    wait_for(lambda: stored_bytes(database) < limit, f"less than {limit} bytes stored", timeout=100, pause=0.1)
+    wait_for(lambda: stored_bytes(database) < limit, f"less than {limit} bytes stored", timeout=30, pause=0.1)
 
 
 def test_tables_shrink_again(small):

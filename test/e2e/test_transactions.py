@@ -6,7 +6,7 @@ import psycopg
 import pytest
 
 from support.ledger import Sent, check
-from support.processes import peak_memory, private_memory, reset_peak_memory
+from support.processes import peak_memory, private_memory, reset_peak_memory, shared_memory
 from support.waiting import Stopwatch, wait_for
 from support.workload import ledger
 
@@ -108,6 +108,7 @@ def test_prepared_transactions_across_a_restart(kafka, own_server, make_topic, m
             session.execute("ROLLBACK TO s")
             session.execute(f"PREPARE TRANSACTION '{name}'")
     database.emit(topic, "k", "not prepared")
+    database.drain()
     database.sql("COMMIT PREPARED 'committed before'")
     database.sql("ROLLBACK PREPARED 'rolled back before'")
     database.drain()
@@ -242,7 +243,7 @@ def test_a_million_messages_in_one_transaction(kafka, make_cluster, make_topic):
         watch = Stopwatch()
         session.execute(
             """
-            INSERT INTO sent SELECT outbox.emit(%s, n % 1000, rpad(n::text, 200)), n
+            INSERT INTO sent SELECT outbox.emit(%s, n %% 1000, rpad(n::text, 200)), n
             FROM generate_series(1, 1000000) AS n
             """,
             (topic,),
@@ -254,7 +255,8 @@ def test_a_million_messages_in_one_transaction(kafka, make_cluster, make_topic):
     database.drain(120)
     print(f"delivered in {watch.seconds:.1f} s more")
     assert (database.relay_pid, database.sink_pid) == (relay, sink)
-    peaks = {"relay": peak_memory(relay), "sink": peak_memory(sink)}
+    # The relay has read the log through the server's shared buffers; those are not its memory.
+    peaks = {"relay": peak_memory(relay) - shared_memory(relay), "sink": peak_memory(sink)}
     print(f"peak memory in MB: session {backend_peak >> 20} (idle: {before >> 20}), ", end="")
     print(", ".join(f"{name} {peak >> 20}" for name, peak in peaks.items()))
     assert backend_peak - before < (64 << 20) + (16 << 20), "64 MB, and the shared buffers"

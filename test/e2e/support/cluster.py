@@ -120,7 +120,9 @@ class Cluster:
     def recover_after_kill(self):
         """Starts the server again after its postmaster was killed; its children must have noticed by then."""
         wait_for(lambda: not self._processes(), "the end of the killed server's processes")
-        (self.data / "postmaster.pid").unlink(missing_ok=True)
+        # A killed postmaster that nobody has waited for yet counts as alive where only its number is looked at.
+        for lock in (self.data / "postmaster.pid", self.directory / f".s.PGSQL.{self.port}.lock"):
+            lock.unlink(missing_ok=True)
         self.start()
 
     def _processes(self):

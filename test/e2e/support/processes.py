@@ -48,6 +48,11 @@ def private_memory(pid):
     return _status_kb(pid, "RssAnon") * 1024
 
 
+def shared_memory(pid):
+    """Resident memory shared with other processes (RssShmem): the server's buffers, as far as it has touched them."""
+    return _status_kb(pid, "RssShmem") * 1024
+
+
 def _status_kb(pid, field):
     match = re.search(rf"^{field}:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text(), re.M)
     return int(match.group(1))
