@@ -477,10 +477,13 @@ class Loop {
                 if (look_only() == Look::Absent) leave(RelayEnd::Absent);
                 rest(RelayState::Disabled);
             }
-            if (deadlines.next != 0) {
-                pgstat_report_stat(true);
-                if (wait_for_events(deadlines.next)) log_due_ = true;
+            if (deadlines.next == 0) {
+                // The latch is reset before the next turn without anybody having looked at it.
+                log_due_ = true;
+                continue;
             }
+            pgstat_report_stat(true);
+            if (wait_for_events(deadlines.next)) log_due_ = true;
         }
     }
 

@@ -73,11 +73,11 @@ def terminate_launcher_and_relay(database):
     [
         (kill_sink, True),
         (abort_sink, True),
-        (terminate_sink, False),
-        (terminate_relay, True),
+        (signal_sink_like_a_service_manager, False),
+        (terminate_relay, False),
         (cancel_relay, False),
         (terminate_launcher, False),
-        (terminate_launcher_and_relay, True),
+        (terminate_launcher_and_relay, False),
     ],
 )
 def test_a_process_dies(kafka, server, make_database, make_topic, workload, fault, may_duplicate):

@@ -3,6 +3,9 @@
 
 #include <gtest/gtest.h>
 
+#include <map>
+#include <random>
+#include <utility>
 #include <vector>
 
 #include "support/frame_builder.hpp"
@@ -152,6 +155,30 @@ TEST(PartitionGate, NewPartitionsAreFresh) {
     EXPECT_EQ(keyed(gate, 2).verdict, Verdict::GoAlone);
 }
 
+// The message was thought to go to partition 1, but there were four of them by then.
+TEST(PartitionGate, APartitionCountThatGrowsUnderwayLeavesNobodyWaiting) {
+    PartitionGate gate;
+    gate.resize(2);
+    auto probe = keyed(gate, 1);
+    gate.alone(probe.slot, 1);
+    gate.resize(4);
+    gate.alone(3, 1);
+    gate.wait(keyed(gate, 1).slot, message(2));
+    gate.wait(keyed(gate, 3).slot, message(3));
+    EXPECT_EQ(numbers(gate.delivered(1, 3, kStart)), (std::vector<uint64_t>{3, 2}));
+    EXPECT_EQ(keyed(gate, 3).verdict, Verdict::Go);
+    EXPECT_EQ(keyed(gate, 1).verdict, Verdict::GoAlone);
+}
+
+TEST(PartitionGate, AnAnswerFromAnotherPartitionThanThoughtLeavesNobodyWaiting) {
+    PartitionGate gate;
+    gate.resize(2);
+    gate.alone(keyed(gate, 0).slot, 1);
+    gate.wait(keyed(gate, 0).slot, message(2));
+    EXPECT_EQ(numbers(gate.delivered(1, 1, kStart)), (std::vector<uint64_t>{2}));
+    EXPECT_EQ(keyed(gate, 0).verdict, Verdict::GoAlone);
+}
+
 TEST(PartitionGate, WhatWaitedForAPartitionThatIsGoneComesBack) {
     PartitionGate gate;
     gate.resize(3);
@@ -168,6 +195,85 @@ TEST(PartitionGate, AnExplicitPartitionIsAskedFor) {
     EXPECT_EQ(gate.decide(5, true, 0).partition, 5);
     EXPECT_EQ(gate.decide(5, false, 0).partition, PartitionGate::kAnyPartition);
     EXPECT_EQ(gate.decide(99, true, 0).partition, 99);
+}
+
+// Messages of some keys, a topic whose partitions come and go, and answers in any order but that of
+// a partition.
+class Simulation {
+  public:
+    explicit Simulation(uint32_t seed) : random_(seed) {}
+
+    void run() {
+        for (uint64_t number = 1; number <= 400; ++number) {
+            backlog_.push_back(message(number));
+            resume();
+            if (pick(4) == 0) answer_one();
+            if (pick(60) == 0) count_ = static_cast<int32_t>(1 + pick(6));
+        }
+        while (!under_way_.empty())
+            answer_one();
+        EXPECT_EQ(answered_, 400u);
+    }
+
+  private:
+    static constexpr int kKeys = 9;
+
+    size_t pick(size_t choices) { return random_() % choices; }
+
+    // As Producer does it.
+    void resume() {
+        while (!backlog_.empty()) {
+            OwnedMessage next = std::move(backlog_.front());
+            backlog_.pop_front();
+            offer(std::move(next));
+        }
+    }
+
+    void offer(OwnedMessage owned) {
+        const uint64_t number = owned.view().head.number;
+        const int key = static_cast<int>(number % kKeys);
+        int32_t known = gate_.partition_count();
+        auto decision = gate_.decide(known == 0 ? -1 : key % known, false, 0);
+        if (decision.verdict == Verdict::Wait) {
+            gate_.wait(decision.slot, std::move(owned));
+            return;
+        }
+        EXPECT_GT(number, last_sent_[key]) << "of key " << key;
+        last_sent_[key] = number;
+        int32_t partition = key % count_;
+        under_way_[partition].push_back(number);
+        if (decision.verdict == Verdict::GoAlone) gate_.alone(decision.slot, number);
+        if (known == count_) return;
+        kafka::merge_in_order(backlog_, gate_.resize(count_));
+        gate_.alone(partition, number);
+    }
+
+    void answer_one() {
+        if (under_way_.empty()) return;
+        auto partition = std::next(under_way_.begin(), static_cast<int>(pick(under_way_.size())));
+        uint64_t number = partition->second.front();
+        int32_t where = partition->first;
+        partition->second.pop_front();
+        if (partition->second.empty()) under_way_.erase(partition);
+        ++answered_;
+        kafka::merge_in_order(backlog_, gate_.delivered(number, where, kStart));
+        resume();
+    }
+
+    std::mt19937 random_;
+    PartitionGate gate_;
+    std::deque<OwnedMessage> backlog_;
+    int32_t count_ = 3;
+    std::map<int32_t, std::deque<uint64_t>> under_way_;
+    std::map<int, uint64_t> last_sent_;
+    uint64_t answered_ = 0;
+};
+
+TEST(PartitionGate, NobodyOvertakesAndNobodyIsLeftWaiting) {
+    for (uint32_t seed = 0; seed < 500; ++seed) {
+        SCOPED_TRACE(seed);
+        Simulation(seed).run();
+    }
 }
 
 }  // namespace

@@ -1,8 +1,12 @@
 // A message that outlives the buffer it came in. Runs in outbox-kafka.
 #pragma once
 
+#include <algorithm>
 #include <cstring>
+#include <deque>
+#include <iterator>
 #include <memory>
+#include <utility>
 
 #include "protocol/frames.hpp"
 
@@ -30,5 +34,20 @@ class OwnedMessage {
     std::unique_ptr<char[]> bytes_;
     protocol::MessageView view_;
 };
+
+// Puts `more` among those in `waiting`, by number: the relay numbers messages in their order.
+inline void merge_in_order(std::deque<OwnedMessage>& waiting, std::deque<OwnedMessage> more) {
+    if (waiting.empty()) {
+        waiting = std::move(more);
+    } else {
+        waiting.insert(waiting.begin(), std::make_move_iterator(more.begin()),
+                       std::make_move_iterator(more.end()));
+    }
+    auto earlier = [](const OwnedMessage& a, const OwnedMessage& b) {
+        return a.view().head.number < b.view().head.number;
+    };
+    if (!std::is_sorted(waiting.begin(), waiting.end(), earlier))
+        std::sort(waiting.begin(), waiting.end(), earlier);
+}
 
 }  // namespace outbox::kafka

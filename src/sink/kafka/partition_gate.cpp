@@ -62,7 +62,7 @@ void PartitionGate::alone(int32_t slot, uint64_t number) {
     Slot& fresh = at(slot);
     if (fresh.state != State::Fresh) return;
     fresh.state = State::Probing;
-    fresh.probe = number;
+    probes_.push_back({number, slot});
 }
 
 void PartitionGate::wait(int32_t slot, OwnedMessage message) {
@@ -77,6 +77,7 @@ std::deque<OwnedMessage> PartitionGate::resize(int32_t count) {
             append(homeless, slot.waiting);
         slots_.clear();
         established_ = 0;
+        std::erase_if(probes_, [](const Probe& probe) { return probe.slot != kWholeTopic; });
     }
     slots_.resize(static_cast<size_t>(count));
     count_known_ = true;
@@ -94,22 +95,32 @@ std::deque<OwnedMessage> PartitionGate::delivered(uint64_t number, int32_t parti
         establish(slot, now);
         released.swap(slot.waiting);
     }
-    if (whole_topic_.state == State::Probing && whole_topic_.probe == number) {
-        whole_topic_.state = State::Fresh;
-        append(released, whole_topic_.waiting);
-    }
+    if (!probes_.empty()) end_probes(number, &released);
     return released;
 }
 
 // The topic may have been deleted and made anew: what its brokers knew is not taken for granted.
 void PartitionGate::failed(uint64_t number) {
-    auto start_anew = [number](Slot& slot) {
-        if (slot.state != State::Probing || slot.probe == number) slot.state = State::Fresh;
-    };
-    start_anew(whole_topic_);
-    for (Slot& slot : slots_)
-        start_anew(slot);
+    for (Slot& slot : slots_) {
+        if (slot.state == State::Established) slot.state = State::Fresh;
+    }
     established_ = 0;
+    end_probes(number, nullptr);
+}
+
+void PartitionGate::end_probes(uint64_t number, std::deque<OwnedMessage>* released) {
+    for (const Probe& probe : probes_) {
+        if (probe.number != number) continue;
+        Slot& slot = at(probe.slot);
+        if (slot.state == State::Probing) slot.state = State::Fresh;
+        if (released != nullptr) append(*released, slot.waiting);
+    }
+    std::erase_if(probes_, [number](const Probe& probe) { return probe.number == number; });
+    // Whoever waits waits for an answer that is still to come.
+    if (probes_.empty() && released != nullptr) {
+        auto rest = take_waiting();
+        append(*released, rest);
+    }
 }
 
 std::deque<OwnedMessage> PartitionGate::take_waiting() {

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <deque>
 #include <optional>
+#include <vector>
 
 #include "sink/common/clock.hpp"
 #include "sink/kafka/owned_message.hpp"
@@ -48,14 +49,15 @@ class PartitionGate {
     void alone(int32_t slot, uint64_t number);
     void wait(int32_t slot, OwnedMessage message);
 
-    // The topic has this many partitions. What waits for partitions that are gone comes back.
+    // The topic has this many partitions. What waits for partitions that are gone comes back, in no
+    // particular order.
     std::deque<OwnedMessage> resize(int32_t count);
 
-    // An acknowledgement from `partition`. What may go now comes back, in order.
+    // An acknowledgement from `partition`. What may go now comes back, in no particular order.
     std::deque<OwnedMessage> delivered(uint64_t number, int32_t partition, Clock::time_point now);
     // A failure: every partition starts anew. What waits has to be taken away with it.
     void failed(uint64_t number);
-    // Everything that waits, in no particular order of partitions.
+    // Everything that waits, in no particular order.
     std::deque<OwnedMessage> take_waiting();
 
     void forget_idle(Clock::time_point now);
@@ -68,7 +70,6 @@ class PartitionGate {
     enum class State : uint8_t { Fresh, Probing, Established };
     struct Slot {
         State state = State::Fresh;
-        uint64_t probe = 0;
         Clock::time_point last_delivery{};
         std::deque<OwnedMessage> waiting;
     };
@@ -85,8 +86,17 @@ class PartitionGate {
     Decision anywhere(uint32_t random);
     void establish(Slot& slot, Clock::time_point now);
 
+    // Messages that went alone and are not answered. One may stand for two slots: where the
+    // partition count changed under way.
+    struct Probe {
+        uint64_t number;
+        int32_t slot;
+    };
+    void end_probes(uint64_t number, std::deque<OwnedMessage>* released);
+
     Slot whole_topic_;
     std::deque<Slot> slots_;
+    std::vector<Probe> probes_;
     size_t established_ = 0;
     bool count_known_ = false;
 };

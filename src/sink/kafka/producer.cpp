@@ -201,14 +201,9 @@ void Producer::learn_partition_count(Topic& topic, const MessageView& message) {
                          message.head.number);
 }
 
-// In front of what waits there: these are older than anything of their partitions behind them.
 void Producer::wait_in_backlog(Topic& topic, std::deque<OwnedMessage> messages) {
     backlogs_ = true;
-    if (topic.backlog.empty())
-        topic.backlog = std::move(messages);
-    else
-        topic.backlog.insert(topic.backlog.begin(), std::make_move_iterator(messages.begin()),
-                             std::make_move_iterator(messages.end()));
+    merge_in_order(topic.backlog, std::move(messages));
 }
 
 void Producer::resume(Topic& topic) {
