@@ -76,9 +76,11 @@ def test_keys_of_each_type(kafka, make_database, make_topic):
 def test_messages_without_key_spread(kafka, make_database, make_topic):
     database = make_database(kafka)
     topic = make_topic(kafka, partitions=3)
-    for _ in range(5):
-        database.sql("SELECT count(outbox.emit(%s, NULL, 'p')) FROM generate_series(1, 400)", topic)
+    # One partition is kept for some milliseconds, so that batches fill. After sixty choices at random, one of three
+    # is left out with a probability of 1 in 10^10.
+    for _ in range(60):
+        database.sql("SELECT count(outbox.emit(%s, NULL, 'p')), pg_sleep(0.012) FROM generate_series(1, 40)", topic)
     database.drain()
     messages = kafka.read(topic)
-    assert len(messages) == 2000
+    assert len(messages) == 2400
     assert {message.partition for message in messages} == {0, 1, 2}
