@@ -10,7 +10,8 @@ BEGIN
 END
 $$;
 SET client_min_messages = warning;
-CREATE EXTENSION IF NOT EXISTS outbox;
+DROP EXTENSION IF EXISTS outbox;
+CREATE EXTENSION outbox;
 RESET client_min_messages;
 
 CREATE FUNCTION stored(of_topic text) RETURNS SETOF text LANGUAGE sql AS $$

@@ -5,7 +5,8 @@ BEGIN
 END
 $$;
 SET client_min_messages = warning;
-CREATE EXTENSION IF NOT EXISTS outbox;
+DROP EXTENSION IF EXISTS outbox;
+CREATE EXTENSION outbox;
 RESET client_min_messages;
 
 -- Runs a statement that should fail, and shows how it does; \x shows one field a line.
@@ -53,14 +54,14 @@ SELECT * FROM refusal($$SELECT outbox.emit('t', 'k', 'p', NULL, -1)$$);
 SELECT * FROM refusal($$SELECT outbox.emit('t', 'k', 'p', partition => -2147483648)$$);
 SELECT message FROM refusal($$SELECT outbox.emit('t', 'k', 'p', partition => 2147483647)$$);
 
--- Size: key, payload and headers count, to the byte.
+-- Size: key, payload and headers count, to the byte, with the framing that each header has in Kafka.
 SET outbox.max_message_bytes = 1000;
 SELECT message FROM refusal($$SELECT outbox.emit('t', NULL, repeat('p', 1000))$$);
 SELECT * FROM refusal($$SELECT outbox.emit('t', NULL, repeat('p', 1001))$$);
 SELECT message FROM refusal($$SELECT outbox.emit('t', repeat('k', 400), repeat('p', 600))$$);
 SELECT * FROM refusal($$SELECT outbox.emit('t', repeat('k', 401), repeat('p', 600))$$);
-SELECT message FROM refusal($$SELECT outbox.emit('t', repeat('k', 400), repeat('p', 590), '{"name": "123456"}')$$);
-SELECT * FROM refusal($$SELECT outbox.emit('t', repeat('k', 400), repeat('p', 590), '{"name": "1234567"}')$$);
+SELECT message FROM refusal($$SELECT outbox.emit('t', repeat('k', 400), repeat('p', 590), '{"name": "1234"}')$$);
+SELECT * FROM refusal($$SELECT outbox.emit('t', repeat('k', 400), repeat('p', 590), '{"name": "12345"}')$$);
 SELECT * FROM refusal($$SELECT outbox.emit('t', NULL, NULL, jsonb_build_object('h', array_fill(repeat('v', 90), ARRAY[11])))$$);
 SELECT message FROM refusal($$SELECT outbox.emit('t', NULL, NULL, jsonb_build_object('h', array_fill(repeat('v', 90), ARRAY[10])))$$);
 -- A key and a payload of bytes count as bytes, text as what it is in UTF-8.

@@ -5,7 +5,8 @@ BEGIN
 END
 $$;
 SET client_min_messages = warning;
-CREATE EXTENSION IF NOT EXISTS outbox;
+DROP EXTENSION IF EXISTS outbox;
+CREATE EXTENSION outbox;
 RESET client_min_messages;
 CREATE ROLE regress_outbox_app;
 CREATE ROLE regress_outbox_stranger;
@@ -189,7 +190,6 @@ DISCARD TEMP;
 
 -- Default privileges that give everything away give nothing of ours away.
 DROP EXTENSION outbox;
-DROP SCHEMA IF EXISTS outbox;
 ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO regress_outbox_stranger, PUBLIC;
 ALTER DEFAULT PRIVILEGES GRANT ALL ON SEQUENCES TO regress_outbox_stranger, PUBLIC;
 ALTER DEFAULT PRIVILEGES GRANT ALL ON FUNCTIONS TO regress_outbox_stranger;
@@ -217,9 +217,9 @@ ALTER DEFAULT PRIVILEGES REVOKE ALL ON SCHEMAS FROM regress_outbox_stranger, PUB
 ALTER DEFAULT PRIVILEGES REVOKE ALL ON TYPES FROM regress_outbox_stranger;
 
 -- A schema "outbox" that somebody made beforehand, with an operator in it that fits the script's own
--- comparisons better than the server's does, must not make a superuser run that somebody's code.
+-- comparisons better than the server's does, must not make a superuser run that somebody's code. (The
+-- function would say so.)
 DROP EXTENSION outbox;
-DROP SCHEMA IF EXISTS outbox;
 CREATE SCHEMA outbox AUTHORIZATION regress_outbox_stranger;
 SET ROLE regress_outbox_stranger;
 CREATE FUNCTION outbox.planted(oid, regnamespace) RETURNS boolean LANGUAGE plpgsql AS $$

@@ -5,7 +5,8 @@ BEGIN
 END
 $$;
 SET client_min_messages = warning;
-CREATE EXTENSION IF NOT EXISTS outbox;
+DROP EXTENSION IF EXISTS outbox;
+CREATE EXTENSION outbox;
 RESET client_min_messages;
 
 -- What is in the log under a topic, in its order.

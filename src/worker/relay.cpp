@@ -10,11 +10,10 @@
 //   attach -> connect -> load -> work <-> rest (paused, foreign, disabled) -> drain -> save -> exit
 #include "worker/relay.hpp"
 
-#include <sys/stat.h>
-
 #include "settings.hpp"
 #include "storage/backlog.hpp"
 #include "storage/deferred.hpp"
+#include "worker/relay_settings.hpp"
 #include "worker/relay_state.hpp"
 
 namespace outbox {
@@ -43,8 +42,7 @@ WaitEventSet* wait_set = nullptr;
 int wait_socket = -1;
 bool wait_writable = false;
 
-// --- the slot
-// ---------------------------------------------------------------------------------------------
+// --- the slot ---
 
 void detach(int, Datum) {
     RelaySlot* slot = relay->slot;
@@ -114,78 +112,7 @@ bool asked_to_leave() {
     return leave;
 }
 
-// --- settings
-// ---------------------------------------------------------------------------------------------
-
-// A file's contents may change under the same name: a new password, a new certificate. Its inode
-// and time of change tell; what is in it is the sink's business.
-void add_to_signature(void* context, const char* name, const char* value) {
-    StringInfo text = static_cast<StringInfo>(context);
-    appendStringInfo(text, "%s=%s\n", name, value);
-    struct stat file;
-    if (strcmp(name, "config_file") != 0 || stat(value, &file) != 0) return;
-    appendStringInfo(text, "%llu %lld.%09ld\n", static_cast<unsigned long long>(file.st_ino),
-                     static_cast<long long>(file.st_mtim.tv_sec),
-                     static_cast<long>(file.st_mtim.tv_nsec));
-}
-
-char* current_sink_signature() {
-    StringInfoData text;
-    initStringInfo(&text);
-    appendStringInfo(&text, "%s\n", settings.sink);
-    each_sink_setting(settings.sink, add_to_signature, &text);
-    return text.data;
-}
-
-// What ALTER DATABASE and ALTER ROLE have set for this process: it takes effect when a session
-// begins, so a change means to begin anew.
-char* read_database_settings() {
-    StringInfoData text;
-    initStringInfo(&text);
-    Relation relation = table_open(DbRoleSettingRelationId, AccessShareLock);
-    SysScanDesc scan = systable_beginscan(relation, InvalidOid, false, nullptr, 0, nullptr);
-    while (HeapTuple tuple = systable_getnext(scan)) {
-        Form_pg_db_role_setting row = reinterpret_cast<Form_pg_db_role_setting>(GETSTRUCT(tuple));
-        bool ours = (row->setdatabase == MyDatabaseId || row->setdatabase == InvalidOid) &&
-                    (row->setrole == GetUserId() || row->setrole == InvalidOid);
-        bool null;
-        Datum value = heap_getattr(tuple, Anum_pg_db_role_setting_setconfig,
-                                   RelationGetDescr(relation), &null);
-        if (!ours || null) continue;
-        appendStringInfo(&text, "%u %u %s\n", row->setdatabase, row->setrole,
-                         OidOutputFunctionCall(F_ARRAY_OUT, value));
-    }
-    systable_endscan(scan);
-    table_close(relation, NoLock);
-    return text.data;
-}
-
-// This process runs the extension's own statements only; what roles and databases set for their
-// sessions must not change what they mean.
-void pin_session_settings() {
-    const char* const pinned[][2] = {
-        {"search_path", "pg_catalog, pg_temp"},
-        {"synchronous_commit", "off"},  // progress that is lost is work that is done again
-        {"statement_timeout", "0"},
-        {"lock_timeout",
-         "2s"},  // an operator's lock: give up and begin anew, rather than not hear SIGTERM
-        {"idle_in_transaction_session_timeout", "0"},
-        {"default_transaction_isolation", "read committed"},
-        {"default_transaction_read_only", "off"},
-        {"default_transaction_deferrable", "off"},
-        {"row_security", "off"},
-        {"jit", "off"},
-        {"enable_seqscan", "off"},
-        {"log_statement", "none"},
-        {"log_min_duration_statement", "-1"},
-        {"plan_cache_mode", "auto"},
-    };
-    for (const auto& setting : pinned)
-        SetConfigOption(setting[0], setting[1], PGC_SUSET, PGC_S_OVERRIDE);
-}
-
-// --- the sink
-// ---------------------------------------------------------------------------------------------
+// --- the sink ---
 
 void rebuild_wait_set() {
     if (wait_set) FreeWaitEventSet(wait_set);
@@ -288,8 +215,7 @@ void drain_sink(int most_ms = settings.stop_timeout_ms) {
     }
 }
 
-// --- state on disk
-// ----------------------------------------------------------------------------------------
+// --- state on disk ---
 
 // Begins from what is saved. In the caller's transaction.
 void load_state(const Schema& schema) {
@@ -403,8 +329,7 @@ void start_ring() {
     pg_atomic_write_u32(&relay->slot->active_segment, static_cast<uint32>(relay->ring.active()));
 }
 
-// --- the loop
-// ---------------------------------------------------------------------------------------------
+// --- the loop ---
 
 [[noreturn]] void leave(RelayEnd end, int drain_ms = settings.stop_timeout_ms) {
     drain_sink(drain_ms);

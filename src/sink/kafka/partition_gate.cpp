@@ -70,11 +70,9 @@ void PartitionGate::wait(int32_t slot, OwnedMessage message) {
 }
 
 std::deque<OwnedMessage> PartitionGate::resize(int32_t count) {
-    std::deque<OwnedMessage> homeless;
+    auto homeless = take_waiting();
     if (count < size()) {
         // The topic was deleted and made anew, smaller.
-        for (Slot& slot : slots_)
-            append(homeless, slot.waiting);
         slots_.clear();
         established_ = 0;
         std::erase_if(probes_, [](const Probe& probe) { return probe.slot != kWholeTopic; });
@@ -87,13 +85,16 @@ std::deque<OwnedMessage> PartitionGate::resize(int32_t count) {
 std::deque<OwnedMessage> PartitionGate::delivered(uint64_t number, int32_t partition,
                                                   Clock::time_point now) {
     std::deque<OwnedMessage> released;
-    if (partition >= size()) slots_.resize(slot_index(partition) + 1);
-    Slot& slot = slots_[slot_index(partition)];
-    if (slot.state == State::Established) {
-        slot.last_delivery = now;
-    } else {
-        establish(slot, now);
-        released.swap(slot.waiting);
+    if (partition >= size() && !count_known_) slots_.resize(slot_index(partition) + 1);
+    // Not one that has gone since.
+    if (partition < size()) {
+        Slot& slot = slots_[slot_index(partition)];
+        if (slot.state == State::Established) {
+            slot.last_delivery = now;
+        } else {
+            establish(slot, now);
+            released.swap(slot.waiting);
+        }
     }
     if (!probes_.empty()) end_probes(number, &released);
     return released;

@@ -49,8 +49,8 @@ class PartitionGate {
     void alone(int32_t slot, uint64_t number);
     void wait(int32_t slot, OwnedMessage message);
 
-    // The topic has this many partitions. What waits for partitions that are gone comes back, in no
-    // particular order.
+    // The topic has this many partitions, and keys lead to other ones from now on: what waits comes
+    // back, in no particular order.
     std::deque<OwnedMessage> resize(int32_t count);
 
     // An acknowledgement from `partition`. What may go now comes back, in no particular order.
