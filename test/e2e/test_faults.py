@@ -204,6 +204,23 @@ def test_backend_is_killed_between_emit_and_commit(kafka, wired, own_server, mak
     assert list(dict.fromkeys(arrived)) == [b"before", b"after"]
 
 
+@pytest.mark.crash
+def test_relay_is_killed_hard(kafka, wired, own_server, make_topic, workload):
+    """kill -9 of a server process restarts the server, as with any of them; nothing else comes of it."""
+    own_server.expect_crash()
+    topic = make_topic(kafka, partitions=3)
+    load = workload(wired, topic, sessions=3, keys=6)
+    with load:
+        wait_for(lambda: load.committed >= 200, "load")
+        relay, sink = wired.wait_for_relay(), wired.wait_for_sink()
+        os.kill(relay, signal.SIGKILL)
+        wait_for(lambda: not alive(sink), "the end of the sink", timeout=2)
+        reached = load.committed
+        wait_for(lambda: load.committed >= reached + 200, "load after the server's recovery")
+    wired.drain()
+    check(load.sent(), kafka.read(topic), duplicates_allowed=True)
+
+
 def test_no_phantom_with_synchronous_commit_off(kafka, make_cluster, make_topic, workload):
     """A commit that a crash takes back was not sent: WAL is flushed before a message leaves."""
     server = make_cluster(

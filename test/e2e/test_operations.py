@@ -461,6 +461,77 @@ def test_row_written_by_hand_is_not_sent(file_database):
     assert values(database.file) == ["1"]
 
 
+# -- settings that a database may have ----------------------------------------------------------------------
+
+
+def test_hostile_database_settings(file_database, workload):
+    """What ALTER DATABASE gives every session of a database, the relay's too, does not stop the relay."""
+    for name, value in {
+        "default_transaction_read_only": "on",
+        "default_transaction_isolation": "serializable",
+        "default_transaction_deferrable": "on",
+        "search_path": "nowhere",
+        "statement_timeout": "1ms",
+        "lock_timeout": "1ms",
+        "idle_in_transaction_session_timeout": "1ms",
+        "row_security": "off",
+        "enable_indexscan": "off",
+        "enable_bitmapscan": "off",
+        "client_encoding": "SQL_ASCII",
+        "bytea_output": "escape",
+        "datestyle": "German",
+        "intervalstyle": "sql_standard",
+        "timezone": "Pacific/Apia",
+        "work_mem": "64kB",
+        "temp_file_limit": "0",
+        "synchronous_commit": "off",
+        "default_table_access_method": "heap",
+        "client_min_messages": "debug5",
+    }.items():
+        file_database.set(**{name: value})
+    relay = file_database.wait_for_relay()
+    file_database.sql("SELECT pg_terminate_backend(%s)", relay)
+    file_database.wait_for_relay(other_than=relay)
+    sane = "-c default_transaction_read_only=off -c statement_timeout=0 -c lock_timeout=0 -c client_encoding=UTF8"
+    with file_database.connect(options=sane) as session:
+        for n in range(50):
+            session.execute("SELECT outbox.emit('t', 'k', %s)", (f"Grüße {n}",))
+        assert session.execute("SELECT outbox.wait_for_delivery()").fetchone() == (True,)
+        assert values(file_database.file) == [f"Grüße {n}" for n in range(50)]
+        assert session.execute("SELECT state, backlog FROM outbox.status").fetchone() == ("running", 0)
+
+
+def test_small_windows(make_database, server, unique):
+    """One message in flight at a time, and messages larger than the window for bytes: slower, and right."""
+    path = server.directory / f"{unique('messages')}.jsonl"
+    database = make_database(
+        outbox__sink="file",
+        outbox__file_path=path,
+        outbox__max_in_flight_messages="1",
+        outbox__max_in_flight_bytes="64kB",
+    )
+    sizes = [10, 300000, 10, 65536, 65000, 1000000, 0, 10]
+    with database.transaction() as session:
+        for size in sizes:
+            session.execute("SELECT outbox.emit('t', 'k', repeat('x', %s))", (size,))
+    database.sql("SELECT count(outbox.emit('t', 'k', n::text)) FROM generate_series(1, 2000) AS n")
+    database.drain()
+    assert [len(value) for value in values(path)[: len(sizes)]] == sizes
+    assert values(path)[len(sizes) :] == [str(n) for n in range(1, 2001)]
+
+
+def test_odd_database_names(server, make_database, unique):
+    for number, name in enumerate(["with space and 'quote'", "Größe%s%d", "-c", "a" * 63]):
+        path = server.directory / f"{unique(f'm{number}')}.jsonl"
+        database = server.database(name, outbox__sink="file", outbox__file_path=path)
+        try:
+            database.emit("t", "k", name)
+            database.drain()
+            assert values(path) == [name]
+        finally:
+            database.drop()
+
+
 # -- starting and stopping ----------------------------------------------------------------------------------
 
 

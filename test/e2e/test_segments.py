@@ -232,6 +232,41 @@ def test_truncate_by_hand_while_a_writer_waits(small):
     assert values(small)[-2:] == ["delivered", "after"]
 
 
+def test_commit_that_is_given_up(small):
+    """A commit that waits for its lock can be cancelled, and obeys lock_timeout: its transaction is undone."""
+    with small.connect(autocommit=False) as blocker, small.connect() as writer:
+        blocker.execute("LOCK TABLE outbox.segment_1 IN SHARE MODE")
+        writer.execute("CREATE TABLE done (what text)")
+
+        def emit_in_a_transaction():
+            writer.execute("BEGIN")
+            writer.execute("INSERT INTO done VALUES ('undone')")
+            writer.execute("SELECT outbox.emit('t', 'k', 'undone')")
+
+        emit_in_a_transaction()
+        cancel = threading.Thread(target=_cancel_when_it_waits, args=(small, writer.info.backend_pid))
+        cancel.start()
+        with pytest.raises(psycopg.errors.QueryCanceled):
+            writer.execute("COMMIT")
+        cancel.join()
+        writer.execute("SET lock_timeout = '50ms'")
+        emit_in_a_transaction()
+        with pytest.raises(psycopg.errors.LockNotAvailable):
+            writer.execute("COMMIT")
+        blocker.rollback()
+        assert writer.execute("SELECT count(*) FROM outbox.uncommitted()").fetchone() == (0,)
+        writer.execute("SELECT outbox.emit('t', 'k', 'after')")
+        assert writer.execute("SELECT count(*) FROM done").fetchone() == (0,)
+    small.drain()
+    assert values(small) == ["after"]
+
+
+def _cancel_when_it_waits(database, pid):
+    waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND pid = %s"
+    wait_for(lambda: database.value(waiting, pid), "the commit to wait")
+    database.sql("SELECT pg_cancel_backend(%s)", pid)
+
+
 def test_retention_keeps_what_it_says(make_database, server, unique):
     path = server.directory / f"{unique('messages')}.jsonl"
     database = make_database(

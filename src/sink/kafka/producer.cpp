@@ -16,8 +16,27 @@ using sink::text_of;
 
 namespace {
 
-// A message's number travels through librdkafka in the pointer that it keeps for us.
+// What travels through librdkafka in the pointer that it keeps for us: the message's number, and in
+// the lowest bit whether the message asked for its partition.
 static_assert(sizeof(void*) >= sizeof(uint64_t));
+
+void* to_opaque(const protocol::MessageHead& head) {
+    return reinterpret_cast<void*>(head.number << 1 | (head.partition != protocol::kNull ? 1 : 0));
+}
+uint64_t number_of(const void* opaque) {
+    return reinterpret_cast<uint64_t>(opaque) >> 1;
+}
+bool asked_for_partition(const void* opaque) {
+    return (reinterpret_cast<uint64_t>(opaque) & 1) != 0;
+}
+
+// Where the partitioner chose a partition that is gone, the topic is being made anew: that is not
+// the message's fault.
+rd_kafka_resp_err_t judged(rd_kafka_resp_err_t error, bool asked) {
+    if (error == RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION && !asked)
+        return RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC;
+    return error;
+}
 
 constexpr auto kAskFor = std::chrono::seconds(2);
 constexpr auto kAskEvery = std::chrono::milliseconds(50);
@@ -152,7 +171,7 @@ Producer::Produced Producer::produce(Topic& topic, const MessageView& message, i
     arguments[6].vtype = RD_KAFKA_VTYPE_MSGFLAGS;
     arguments[6].u.i = RD_KAFKA_MSG_F_COPY;
     arguments[7].vtype = RD_KAFKA_VTYPE_OPAQUE;
-    arguments[7].u.ptr = reinterpret_cast<void*>(message.head.number);
+    arguments[7].u.ptr = to_opaque(message.head);
     Error error(rd_kafka_produceva(client_.get(), arguments.data(), arguments.size()));
     if (error) return refused(topic, message, rd_kafka_error_code(error.get()));
     static_cast<void>(headers.release());  // the client owns them now
@@ -213,7 +232,9 @@ void Producer::resume(Topic& topic) {
         if (offer(topic, next.view(), &next)) continue;
         if (topic.asking && now_ >= topic.ask_until) {
             --waiting_;
-            fail(topic, next.view().head.number, refusal_, view(rd_kafka_err2str(refusal_)));
+            const protocol::MessageHead& head = next.view().head;
+            auto error = judged(refusal_, head.partition != protocol::kNull);
+            fail(topic, head.number, error, view(rd_kafka_err2str(error)));
         } else {
             topic.backlog.push_front(std::move(next));
         }
@@ -318,7 +339,7 @@ void Producer::on_reports(rd_kafka_event_t* event) {
     while (size_t count = rd_kafka_event_message_array(event, reports.data(), reports.size())) {
         for (size_t i = 0; i < count; ++i) {
             const rd_kafka_message_t& report = *reports[i];
-            auto number = reinterpret_cast<uint64_t>(report._private);
+            const uint64_t number = number_of(report._private);
             --in_client_;
             if (last_topic_ == nullptr || last_topic_->handle.get() != report.rkt)
                 last_topic_ = &topic(rd_kafka_topic_name(report.rkt));
@@ -332,10 +353,11 @@ void Producer::on_reports(rd_kafka_event_t* event) {
                 }
                 continue;
             }
-            std::string text(view(rd_kafka_err2str(report.err)));
+            auto error = judged(report.err, asked_for_partition(report._private));
+            std::string text(view(rd_kafka_err2str(error)));
             if (report.err == RD_KAFKA_RESP_ERR_INVALID_RECORD && report.key == nullptr)
                 text += " (a compacted topic takes no message without a key)";
-            fail(of, number, report.err, text);
+            fail(of, number, error, text);
         }
     }
 }
