@@ -68,11 +68,9 @@ $(DEPDIR_OUTBOX):
 	@mkdir -p $@
 -include $(wildcard $(DEPDIR_OUTBOX)/*.d)
 
-ifneq ($(wildcard CMakeLists.txt),)
 all: sinks
 install: install-sinks
 uninstall: uninstall-sinks
-endif
 
 .PHONY: sinks install-sinks uninstall-sinks
 sinks:

@@ -302,7 +302,7 @@ OUTBOX_SQL_FUNCTION(outbox_discard_backlog) {
     Standing standing = read_standing(schema, GetActiveSnapshot());
     SlotView view = look_at_slot();
     bool rests = view.relay_pid == 0 || view.state == RelayState::Paused ||
-                 view.state == RelayState::Foreign;
+                 view.state == RelayState::Foreign || view.state == RelayState::Disabled;
     if ((standing != Standing::Paused && standing != Standing::Foreign) || !rests) {
         ereport(ERROR,
                 (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),

@@ -11,7 +11,7 @@ from support.kafka import Follower, RealKafka
 from support.ledger import check, duplicates
 from support.processes import alive
 from support.waiting import Stopwatch, wait_for
-from support.workload import ledger
+from support.workload import SCHEMA, emit_many, ledger
 
 
 @pytest.fixture
@@ -121,19 +121,10 @@ def test_relay_is_back_quickly(file_database):
 def test_restart_in_the_middle_of_a_backlog(kafka, wired, own_server, make_topic):
     """A clean stop duplicates nothing, and does not wait for the backlog."""
     topic = make_topic(kafka, partitions=3)
-    wired.sql("CREATE TABLE ledger (id uuid PRIMARY KEY, topic text, key text, n bigint)")
+    wired.sql(SCHEMA)
     wired.sql("SELECT outbox.pause()")
     for first in range(0, 300000, 50000):
-        wired.sql(
-            """
-            INSERT INTO ledger
-            SELECT outbox.emit(topic, key, key || ':' || n), topic, key, n
-            FROM (SELECT %s AS topic, n, 'k' || mod(n, 20) AS key FROM generate_series(%s + 1, %s + 50000) AS n) AS s
-            """,
-            topic,
-            first,
-            first,
-        )
+        emit_many(wired, topic, 20, first + 1, first + 50000)
     wired.sql("SELECT outbox.resume()")
     for threshold in (1000, 100000):
         wait_for(lambda: wired.status()["delivered"] >= threshold, f"{threshold} delivered messages", pause=0.001)

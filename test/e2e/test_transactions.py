@@ -8,7 +8,7 @@ import pytest
 from support.ledger import Sent, check
 from support.processes import peak_memory, private_memory, reset_peak_memory, shared_memory
 from support.waiting import Stopwatch, wait_for
-from support.workload import ledger
+from support.workload import ledger, payload_of
 
 
 def texts(messages):
@@ -274,4 +274,4 @@ def test_ledger_is_read_back(make_database):
     database = make_database(extension=False)
     database.sql("CREATE TABLE ledger (id uuid PRIMARY KEY, topic text, key text, n bigint)")
     database.sql("INSERT INTO ledger VALUES ('00000000-0000-0000-0000-000000000001', 't', 'k', 2)")
-    assert ledger(database) == [Sent("00000000-0000-0000-0000-000000000001", "t", b"k", b"k:2")]
+    assert ledger(database) == [Sent("00000000-0000-0000-0000-000000000001", "t", b"k", payload_of("k", 2).encode())]

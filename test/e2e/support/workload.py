@@ -5,6 +5,7 @@ import threading
 
 import psycopg
 
+from support.cluster import CANARY
 from support.ledger import Sent
 
 SCHEMA = """
@@ -14,22 +15,24 @@ SCHEMA = """
 
 
 def payload_of(key, n):
-    return f"{key}:{n}"
+    """Payloads are recognised where they do not belong, in a server's log."""
+    return f"{CANARY} {key}:{n}"
 
 
 class Workload:
     """Transactions of `sessions` sessions on `keys` keys.
 
     Each takes row locks on one to three keys, in a fixed order, and emits one message for each of them; some
-    roll back, some use savepoints. The row of the ledger commits with the message, so after whatever happened
+    roll back, some use savepoints, and with `prepared` (a probability) some are prepared first. The row of the ledger commits with the message, so after whatever happened
     the ledger table tells what has to arrive, and per key in which order.
     """
 
-    def __init__(self, database, topics, sessions=4, keys=8, rate=None, seed=1):
+    def __init__(self, database, topics, sessions=4, keys=8, rate=None, seed=1, prepared=0.0):
         self.database = database
         self.topics = topics if isinstance(topics, list) else [topics]
         self.keys = [f"k{n}" for n in range(keys)]
         self.random = random.Random(seed)
+        self.prepared = prepared
         self.pause = sessions / rate if rate else 0
         self.stopping = threading.Event()
         self.errors = []
@@ -76,19 +79,47 @@ class Workload:
             connection.execute(
                 """
                 WITH next AS (UPDATE counter SET n = n + 1 WHERE key = %(key)s RETURNING n)
-                INSERT INTO ledger SELECT outbox.emit(%(topic)s, %(key)s, %(key)s || ':' || n), %(topic)s, %(key)s, n
+                INSERT INTO ledger
+                SELECT outbox.emit(%(topic)s, %(key)s, concat(%(canary)s::text, ' ', %(key)s::text, ':', n)),
+                       %(topic)s, %(key)s, n
                 FROM next
                 """,
-                {"topic": topic, "key": key},
+                {"topic": topic, "key": key, "canary": CANARY},
             )
-        if chance.random() < 0.1:
+        undo = chance.random() < 0.1
+        if chance.random() < self.prepared:
+            name = f"load {chance.getrandbits(64):x}"
+            connection.execute(f"PREPARE TRANSACTION '{name}'")
+            self.stopping.wait(chance.random() * 0.05)
+            connection.autocommit = True
+            connection.execute(f"{'ROLLBACK' if undo else 'COMMIT'} PREPARED '{name}'")
+            connection.autocommit = False
+        elif undo:
             connection.rollback()
         else:
             connection.commit()
-            self.committed += 1
+        self.committed += not undo
 
     def sent(self):
         return ledger(self.database)
+
+
+def emit_many(database, topic, keys, first, last):
+    """In one transaction: messages numbered `first` to `last`, on `keys` keys of their own."""
+    database.sql(
+        """
+        INSERT INTO ledger
+        SELECT outbox.emit(topic, key, concat(%s::text, ' ', key, ':', n)), topic, key, n
+        FROM (
+            SELECT %s AS topic, concat('many ', mod(n, %s)) AS key, n FROM generate_series(%s::bigint, %s::bigint) AS n
+        ) AS s
+        """,
+        CANARY,
+        topic,
+        keys,
+        first,
+        last,
+    )
 
 
 def ledger(database):
