@@ -8,7 +8,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from confluent_kafka import OFFSET_BEGINNING, TIMESTAMP_CREATE_TIME, Consumer, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, TIMESTAMP_CREATE_TIME, Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from support.ledger import Received
@@ -90,7 +90,18 @@ class RealKafka(Broker):
 
     def _has_leaders(self, admin, name, partitions):
         topic = admin.list_topics(name, timeout=10).topics[name]
-        return len(topic.partitions) == partitions and all(p.leader >= 0 for p in topic.partitions.values())
+        if len(topic.partitions) != partitions or any(p.leader < 0 for p in topic.partitions.values()):
+            return False
+        # Metadata names a leader a little before that broker knows of it itself: ask it for something.
+        consumer = _consumer(self.bootstrap)
+        try:
+            return len(list(_ranges(consumer, name))) == partitions
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.NOT_LEADER_FOR_PARTITION:
+                raise
+            return False
+        finally:
+            consumer.close()
 
 
 class EmbeddedBroker(Broker):
