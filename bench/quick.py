@@ -184,9 +184,10 @@ class Bench:
 
         def read():
             while not stop.is_set():
-                for message in consumer.consume(100, 0.01):
-                    if not message.error():
-                        latencies.append((time.time() - float(message.value())) * 1000)
+                # One at a time: consume() would wait for a batch to fill.
+                message = consumer.poll(0.1)
+                if message and not message.error():
+                    latencies.append((time.time() - float(message.value())) * 1000)
 
         reader = threading.Thread(target=read)
         reader.start()
@@ -217,11 +218,16 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--bootstrap", required=True)
     parser.add_argument("--rounds", type=int, default=5)
-    bench = Bench(parser.parse_args())
-    bench.emit_in_bulk()
-    bench.emit_one_by_one()
-    bench.drain()
-    bench.latency()
+    parser.add_argument("--only", choices=["emit", "drain", "latency"])
+    arguments = parser.parse_args()
+    bench = Bench(arguments)
+    if arguments.only in (None, "emit"):
+        bench.emit_in_bulk()
+        bench.emit_one_by_one()
+    if arguments.only in (None, "drain"):
+        bench.drain()
+    if arguments.only in (None, "latency"):
+        bench.latency()
     print(json.dumps(bench.results))
 
 

@@ -168,8 +168,26 @@ def _ranges(consumer, topic):
         return
     for partition in metadata.partitions:
         place = TopicPartition(topic, partition, OFFSET_BEGINNING)
-        low, high = consumer.get_watermark_offsets(place, timeout=30)
+        low, high = _watermarks(consumer, place)
         yield place, low, high
+
+
+def _watermarks(consumer, place):
+    """First and end offset; a partition whose leader has just been elected may ask for another try."""
+
+    def try_it():
+        try:
+            return consumer.get_watermark_offsets(place, timeout=30)
+        except KafkaException as error:
+            if error.args[0].code() not in (
+                KafkaError.NOT_LEADER_FOR_PARTITION,
+                KafkaError.LEADER_NOT_AVAILABLE,
+                KafkaError.UNKNOWN_TOPIC_OR_PART,
+            ):
+                raise
+            return None
+
+    return wait_for(try_it, f"the offsets of {place.topic} {place.partition}")
 
 
 def received(message):
