@@ -354,9 +354,10 @@ void handle_reload() {
     relay->sink_due = 0;
 }
 
-bool settings_may_have_changed() {
-    bool told = pg_atomic_exchange_u32(&relay->slot->settings_changed, 0) != 0;
-    return told || ConfigReloadPending;
+// ALTER DATABASE or ALTER ROLE have committed since this process connected, or while it did:
+// whether it has seen what they set can't be told, so it begins anew.
+bool session_settings_changed() {
+    return pg_atomic_exchange_u32(&relay->slot->settings_changed, 0) != 0;
 }
 
 struct Deadlines {
@@ -391,7 +392,8 @@ class Loop {
             // While there is always more to send, the wait below, which would notice, is never
             // reached.
             if (!PostmasterIsAlive()) proc_exit(1);
-            if (settings_may_have_changed()) handle_reload();
+            if (session_settings_changed()) leave(RelayEnd::Asked);
+            if (ConfigReloadPending) handle_reload();
             if (ShutdownRequestPending) leave(RelayEnd::Error);
             // Somebody waits for the database: a command of an operator, or of a test suite.
             if (asked_to_leave() || is_held(MyDatabaseId)) leave(RelayEnd::Asked, kDrainForHoldMs);
@@ -601,6 +603,8 @@ void run_loop() {
 }
 
 void connect(Oid database) {
+    // What was set before this is seen by the new session.
+    (void)session_settings_changed();
     BackgroundWorkerInitializeConnectionByOid(database, InvalidOid, 0);
     pin_session_settings();
     StartTransactionCommand();
