@@ -16,32 +16,6 @@ bool find_visible(LogReader* reader, int64 from, int64 to, Row* row) {
     }
 }
 
-// Grows as it is filled; memory of the current context.
-class RangeList {
-  public:
-    void add(int64 from, int64 to) {
-        if (from > to) return;
-        if (count > 0 && list[count - 1].to + 1 == from) {
-            list[count - 1].to = to;
-            return;
-        }
-        if (count == capacity_) {
-            capacity_ = Max(64, capacity_ * 2);
-            Size bytes = sizeof(PositionRange) * static_cast<Size>(capacity_);
-            list = static_cast<PositionRange*>(
-                list ? repalloc_huge(list, bytes)
-                     : MemoryContextAllocHuge(CurrentMemoryContext, bytes));
-        }
-        list[count++] = PositionRange{from, to};
-    }
-
-    PositionRange* list = nullptr;
-    int count = 0;
-
-  private:
-    int capacity_ = 0;
-};
-
 // Adds to `left` what between `from` and `to` is not a committed message and may yet become one;
 // returns the number of committed messages. `*highest` becomes the highest position with a row.
 int64 skip_visible(LogReader* reader, int64 from, int64 to, RangeList* left, int64* highest) {

@@ -14,6 +14,33 @@ struct PositionRange {
     int64 to;
 };
 
+// Ranges as they are added, sorted or not; one that continues the last is joined to it, an empty
+// one is left out. Memory of the current context.
+class RangeList {
+  public:
+    void add(int64 from, int64 to) {
+        if (from > to) return;
+        if (count > 0 && list[count - 1].to + 1 == from) {
+            list[count - 1].to = to;
+            return;
+        }
+        if (count == capacity_) {
+            capacity_ = Max(64, capacity_ * 2);
+            Size bytes = sizeof(PositionRange) * static_cast<Size>(capacity_);
+            list = static_cast<PositionRange*>(
+                list ? repalloc_huge(list, bytes)
+                     : MemoryContextAllocHuge(CurrentMemoryContext, bytes));
+        }
+        list[count++] = PositionRange{from, to};
+    }
+
+    PositionRange* list = nullptr;
+    int count = 0;
+
+  private:
+    int capacity_ = 0;
+};
+
 // Every position up to `watermark` is settled, except those in `unsettled`.
 struct Progress {
     int64 number;  // of the row: the newest counts; 0: nothing saved yet

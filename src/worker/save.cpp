@@ -10,30 +10,6 @@ namespace {
 // after a crash means some more messages sent twice.
 constexpr int kMostRanges = 1000;
 
-class RangeCollector {
-  public:
-    void add(int64 from, int64 to) {
-        if (count > 0 && list[count - 1].to + 1 == from) {
-            list[count - 1].to = to;
-            return;
-        }
-        if (count == capacity_) {
-            capacity_ = Max(256, capacity_ * 2);
-            Size bytes = sizeof(PositionRange) * static_cast<Size>(capacity_);
-            list = static_cast<PositionRange*>(
-                list ? repalloc_huge(list, bytes)
-                     : MemoryContextAllocHuge(CurrentMemoryContext, bytes));
-        }
-        list[count++] = PositionRange{from, to};
-    }
-
-    PositionRange* list = nullptr;
-    int count = 0;
-
-  private:
-    int capacity_ = 0;
-};
-
 RelayState current_state(const Relay& relay) {
     if (relay.standing == Standing::Paused) return RelayState::Paused;
     if (relay.standing == Standing::Foreign) return RelayState::Foreign;
@@ -87,7 +63,7 @@ bool Relay::any_gap(int64 from, int64 to, bool (*present)(void* context, int64 f
 }
 
 void fill_progress(Relay* relay) {
-    RangeCollector ranges;
+    RangeList ranges;
     for (const Gap& gap : relay->gaps)
         ranges.add(gap.from, gap.to);
     relay->in_flight.each([&](const InFlightMessage& message) {
