@@ -85,8 +85,9 @@ COMMENT ON TABLE outbox.identity IS
     'The server and database whose relay may publish these messages, and whether an operator paused it. A row '
     'of another identity (a restored dump, a cloned database) keeps the relay silent until outbox.resume().';
 
--- Messages that could not go with the others: their topic takes none at present (waiting), or the broker
--- refused them or an earlier one of their key for good (parked). Kept here so that the ring of segments turns.
+-- Messages that could not go with the others: their topic takes none at present (waiting), the broker refused
+-- them or one beside them (suspect), or it refused them or an earlier one of their key for good (parked). Kept
+-- here so that the ring of segments turns.
 CREATE TABLE outbox.deferred (
     position   bigint      NOT NULL PRIMARY KEY,
     time       timestamptz NOT NULL,
@@ -96,13 +97,16 @@ CREATE TABLE outbox.deferred (
     key        bytea,
     payload    bytea,
     headers    jsonb,
-    state      text        COLLATE "C" NOT NULL CHECK (state IN ('waiting', 'suspect', 'parked')),
+    state      text        COLLATE "C" NOT NULL CHECK (state IN ('waiting', 'suspect', 'parked', 'released')),
     error_code integer,
     error      text,
-    deferred_at timestamptz NOT NULL
+    attempts   integer     NOT NULL,
+    behind     bigint,
+    deferred_at timestamptz NOT NULL,
+    parked_at  timestamptz
 );
-CREATE INDEX deferred_topic ON outbox.deferred (topic, position) WHERE state <> 'parked';
-CREATE INDEX deferred_key ON outbox.deferred (topic, md5(key)) WHERE state = 'parked';
+CREATE INDEX deferred_topic ON outbox.deferred (topic, position) WHERE state IN ('waiting', 'suspect');
+CREATE INDEX deferred_key ON outbox.deferred (topic, sha256(key)) WHERE state IN ('parked', 'released');
 COMMENT ON INDEX outbox.deferred_topic IS 'A topic''s messages that are to be tried again, in order.';
 COMMENT ON INDEX outbox.deferred_key IS 'Finds out whether a key has a parked message.';
 COMMENT ON INDEX outbox.deferred_pkey IS 'Deferred messages by position.';
@@ -110,7 +114,7 @@ COMMENT ON CONSTRAINT deferred_pkey ON outbox.deferred IS 'A message is deferred
 COMMENT ON CONSTRAINT deferred_state_check ON outbox.deferred IS 'The states that the relay knows.';
 COMMENT ON TABLE outbox.deferred IS
     'Messages taken out of the log because their topic or the broker does not take them: waiting and suspect '
-    'ones are tried again, parked ones stay.';
+    'ones are tried again, parked ones stay until an operator calls outbox.retry() (released) or outbox.discard().';
 
 ---------------------------------------------------------------------------------------------------------
 -- Guards. emit() and the relay write segments below the executor, where no trigger fires.
@@ -321,6 +325,70 @@ CREATE FUNCTION outbox.discard_backlog() RETURNS bigint LANGUAGE c VOLATILE PARA
 COMMENT ON FUNCTION outbox.discard_backlog() IS
     'Gives up, unsent, every message that is waiting at present, and returns how many. Only while the relay is '
     'paused or in state "foreign": the way out for a copy that must not publish its original''s messages.';
+
+CREATE VIEW outbox.parked AS
+    SELECT d.position, d.id, d.topic, d.key, d.payload, d.headers, d.partition, d.time, d.parked_at, d.attempts,
+           d.error_code, d.error, h.id AS behind
+    FROM outbox.deferred AS d LEFT JOIN outbox.deferred AS h ON h.position = d.behind
+    WHERE d.state = 'parked';
+COMMENT ON VIEW outbox.parked IS
+    'Messages that the broker refused for good, and later ones of their topic and key, which stand behind them so '
+    'that order holds. They stay until outbox.retry() or outbox.discard().';
+COMMENT ON COLUMN outbox.parked.position IS 'place in the log, given at commit';
+COMMENT ON COLUMN outbox.parked.id IS 'what emit() returned';
+COMMENT ON COLUMN outbox.parked.topic IS 'Kafka topic';
+COMMENT ON COLUMN outbox.parked.key IS 'key, as bytes; NULL for none';
+COMMENT ON COLUMN outbox.parked.payload IS 'payload, as bytes; NULL for a tombstone';
+COMMENT ON COLUMN outbox.parked.headers IS 'headers as given to emit()';
+COMMENT ON COLUMN outbox.parked.partition IS 'partition as given to emit(); NULL: the key decides';
+COMMENT ON COLUMN outbox.parked.time IS 'when the row was written: Kafka''s timestamp';
+COMMENT ON COLUMN outbox.parked.parked_at IS 'when it was parked, the last time if it was retried';
+COMMENT ON COLUMN outbox.parked.attempts IS
+    'how often the broker refused it; 0: never tried, or its topic was unknown for longer than '
+    'outbox.unknown_topic_timeout. Trouble with broker or topic does not count';
+COMMENT ON COLUMN outbox.parked.error_code IS 'number of the error in Kafka''s protocol; negative ones are the client''s';
+COMMENT ON COLUMN outbox.parked.error IS 'the words of the broker, or of its client';
+COMMENT ON COLUMN outbox.parked.behind IS
+    'id of the message of the same key behind which this one waits; NULL: it was refused itself';
+
+CREATE FUNCTION outbox.retry() RETURNS bigint LANGUAGE c VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'outbox_retry';
+COMMENT ON FUNCTION outbox.retry() IS
+    'Sends every parked message again once this transaction commits, each key''s in their order, and returns how '
+    'many. One that the broker refuses again is parked again, and those of its key behind it.';
+CREATE FUNCTION outbox.retry(id uuid) RETURNS bigint LANGUAGE c VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'outbox_retry_message';
+COMMENT ON FUNCTION outbox.retry(uuid) IS
+    'Sends one parked message again once this transaction commits, and after it those that stand behind it; returns '
+    'how many, 0 if it is not parked. Raises 55000 for a message that stands behind another one, 22004 for NULL.';
+CREATE FUNCTION outbox.retry(topic text) RETURNS bigint LANGUAGE c VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'outbox_retry_topic';
+COMMENT ON FUNCTION outbox.retry(text) IS
+    'Sends the parked messages of a topic again once this transaction commits, each key''s in their order; returns '
+    'how many. Raises 22004 for NULL.';
+CREATE FUNCTION outbox.retry(topic text, key bytea) RETURNS bigint LANGUAGE c VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'outbox_retry_key';
+COMMENT ON FUNCTION outbox.retry(text, bytea) IS
+    'Sends the parked messages of a topic and key again once this transaction commits, in their order; returns how '
+    'many. A NULL key means the messages without one. Raises 22004 for a topic that is NULL.';
+
+CREATE FUNCTION outbox.discard() RETURNS bigint LANGUAGE c VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'outbox_discard';
+COMMENT ON FUNCTION outbox.discard() IS 'Gives up every parked message, unsent, and returns how many.';
+CREATE FUNCTION outbox.discard(id uuid) RETURNS bigint LANGUAGE c VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'outbox_discard_message';
+COMMENT ON FUNCTION outbox.discard(uuid) IS
+    'Gives up one parked message, unsent; returns 1, or 0 if it is not parked. Those that stood behind it are sent '
+    'once this transaction commits. Raises 22004 for NULL.';
+CREATE FUNCTION outbox.discard(topic text) RETURNS bigint LANGUAGE c VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'outbox_discard_topic';
+COMMENT ON FUNCTION outbox.discard(text) IS
+    'Gives up the parked messages of a topic, unsent, and returns how many. Raises 22004 for NULL.';
+CREATE FUNCTION outbox.discard(topic text, key bytea) RETURNS bigint LANGUAGE c VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'outbox_discard_key';
+COMMENT ON FUNCTION outbox.discard(text, bytea) IS
+    'Gives up the parked messages of a topic and key, unsent, and returns how many. A NULL key means the messages '
+    'without one. Raises 22004 for a topic that is NULL.';
 
 CREATE FUNCTION outbox.grant_emit(role regrole) RETURNS void LANGUAGE plpgsql VOLATILE
     SET search_path = pg_catalog, pg_temp AS $function$

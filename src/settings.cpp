@@ -121,6 +121,12 @@ void define_settings(bool preloading) {
                "What is not acknowledged by then is sent again later.", &settings.stop_timeout_ms,
                3000, 0, 60000, GUC_UNIT_MS);
 
+    define_int("outbox.unknown_topic_timeout",
+               "How long messages wait for a topic that the broker does not know before they are "
+               "parked.",
+               "0 lets them wait for ever.", &settings.unknown_topic_timeout_s, 0, 0,
+               365 * 24 * 3600, GUC_UNIT_S);
+
     if (preloading) {
         DefineCustomIntVariable("outbox.max_databases", "Most databases with a relay of their own.",
                                 nullptr, &settings.max_databases, 16, 1, 1000, PGC_POSTMASTER, 0,

@@ -18,6 +18,7 @@ struct Settings {
     int max_in_flight_messages;
     int max_in_flight_kb;
     int stop_timeout_ms;
+    int unknown_topic_timeout_s;
     int max_databases;
 
     char* kafka_bootstrap_servers;

@@ -32,7 +32,7 @@
 
 namespace outbox::protocol {
 
-constexpr uint32_t kVersion = 1;
+constexpr uint32_t kVersion = 2;
 
 // A body longer than this is a broken peer, not a large message (the largest message is 128 MiB).
 constexpr uint32_t kMaxBody = 192u << 20;
@@ -90,6 +90,7 @@ enum class FailureKind : uint8_t {
     Message = 2,  // the broker refuses this message for good (too large, invalid, ...)
     Returned =
         3,  // not the message's fault (topic closed, client rebuilt): send it again, in order
+    UnknownTopic = 4,  // as Topic; the broker does not know the topic
 };
 
 // Body of Failed: this, then `text_length` bytes of the broker's or the client's words.

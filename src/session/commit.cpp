@@ -13,6 +13,7 @@ namespace {
 struct Pending {
     bool written;  // rows are in the segment: too late to emit
     bool wake;     // the relay has something to look at
+    bool parked;   // and that is among the parked messages
     bool request;  // the launcher has
     Oid request_database;
     bool settings;  // settings of sessions were changed
@@ -179,6 +180,7 @@ void after_end() {
     Pending owed = pending;
     pending = Pending();
     transaction_buffer.forget();
+    if (owed.parked) announce_parked_changed();
     if (owed.wake) wake_relay(MyDatabaseId);
     if (owed.request) request_relay(owed.request_database);
     if (owed.settings) announce_settings(owed.settings_database);
@@ -231,6 +233,11 @@ void arm_transaction() {
 void wake_relay_at_end() {
     register_callbacks();
     pending.wake = true;
+}
+
+void announce_parked_changed_at_end() {
+    wake_relay_at_end();
+    pending.parked = true;
 }
 
 void announce_settings_at_end(Oid database) {

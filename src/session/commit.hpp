@@ -19,6 +19,9 @@ void arm_transaction();
 // Wakes this database's relay when the current transaction has ended, either way.
 void wake_relay_at_end();
 
+// The same, and has it look at what operators did to parked messages.
+void announce_parked_changed_at_end();
+
 // Tells the launcher to look into this database (or all, InvalidOid) when the current transaction
 // has ended.
 void request_relay_at_end(Oid database);

@@ -184,9 +184,10 @@ void on_process_utility(OUTBOX_PROCESS_UTILITY_PARAMETERS) {
     if (OidIsValid(database)) keep_relay_out(database);
     lock_before_drop(command);
     announce_settings(command);
-    // Its rows may be messages, and CREATE EXTENSION may have been among its commands.
+    // Its rows may be messages, it may have retried parked ones, and CREATE EXTENSION may have been
+    // among its commands.
     if (finishes_prepared(command)) {
-        wake_relay_at_end();
+        announce_parked_changed_at_end();
         request_relay_at_end(MyDatabaseId);
     }
     auto next =

@@ -39,6 +39,7 @@ void start_up() {
             pg_atomic_init_u32(&slot->active_segment, 0);
             pg_atomic_init_u32(&slot->identified, 0);
             pg_atomic_init_u32(&slot->settings_changed, 0);
+            pg_atomic_init_u32(&slot->parked_changed, 0);
             pg_atomic_init_u32(&slot->waiters, 0);
             ConditionVariableInit(&slot->progressed);
         }
@@ -121,6 +122,11 @@ void wake_relay(Oid database) {
         return;
     }
     request_relay(database);
+}
+
+void announce_parked_changed() {
+    RelaySlot* slot = shared ? find_slot(MyDatabaseId) : nullptr;
+    if (slot) pg_atomic_write_u32(&slot->parked_changed, 1);
 }
 
 void announce_settings(Oid database) {

@@ -65,6 +65,7 @@ struct RelaySlot {
     pg_atomic_uint32 active_segment;    // 0-based; a hint to writers, see storage/segments.hpp
     pg_atomic_uint32 identified;        // 1: the relay knows whose messages these are
     pg_atomic_uint32 settings_changed;  // 1: by ALTER DATABASE or ALTER ROLE; the relay resets it
+    pg_atomic_uint32 parked_changed;    // 1: operators retried or discarded; the relay resets it
     pg_atomic_uint32 waiters;           // sessions in wait_for_delivery()
     ConditionVariable progressed;       // watermark, in-flight set or snapshots changed
 };
@@ -114,6 +115,10 @@ void wake_relay(Oid database);
 
 // Asks the launcher to look into a database (InvalidOid: into all of them).
 void request_relay(Oid database);
+
+// Tells this database's relay, where there is one, that parked messages were retried or discarded.
+// One that starts later looks by itself.
+void announce_parked_changed();
 
 // Tells the relay of a database (InvalidOid: all relays) that settings of sessions were changed
 // there.

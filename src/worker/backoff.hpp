@@ -18,7 +18,6 @@ class Backoff {
         return pause_ms_;
     }
     void reset() { pause_ms_ = 0; }
-    bool active() const { return pause_ms_ != 0; }
 
   private:
     int64_t first_ms_;

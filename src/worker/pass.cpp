@@ -114,17 +114,20 @@ class Pass {
     Offer offer(const Row& row) {
         uint32 index = relay_->topics.index_of(row.topic, row.topic_length);
         Topic& topic = relay_->topics.at(index);
+        // Before anything else: what waits for its topic is sent without asking for its key again.
+        int64 head = 0;
+        if (topic.has_parked && relay_->parked_keys.may_contain(row)) head = parked_head(row);
+        if (head != 0) {
+            defer_behind(row, head);
+            ++parked_;
+            return Offer::Taken;
+        }
         if (topic.state != TopicState::Open) {
             if (topic.state == TopicState::Draining && row.position <= topic.drained_to)
                 topic.rewind = true;
-            defer(row, DeferredState::Waiting, 0, "");
+            defer(row, DeferredState::Waiting, Refusal{0, ""});
             ++deferred_;
             relay_->deferred_floor = Min(relay_->deferred_floor, row.position);
-            return Offer::Taken;
-        }
-        if (topic.has_parked && key_is_parked(row)) {
-            defer(row, DeferredState::Parked, 0, "behind a parked message of the same key");
-            ++parked_;
             return Offer::Taken;
         }
         size_t bytes = message_bytes(row);

@@ -43,7 +43,7 @@ void keep_returned(Relay* relay, const Schema& schema, Topic* topic) {
             if (kind != RowKind::Visible) continue;
             reader.load(&row);
             defer(row, returned.suspect ? DeferredState::Suspect : DeferredState::Waiting,
-                  topic->error_code, topic->error);
+                  Refusal{topic->error_code, topic->error});
             ++relay->progress.deferred;
             relay->deferred_floor = Min(relay->deferred_floor, row.position);
         }
@@ -53,26 +53,55 @@ void keep_returned(Relay* relay, const Schema& schema, Topic* topic) {
     relay->progress_changed = true;
 }
 
-// Everything of the topic that was in flight is answered.
-void settle(Relay* relay, const Schema& schema, Topic* topic) {
-    keep_returned(relay, schema, topic);
-    if (topic->to_park != 0) {
-        int64 parked = park(topic->to_park, topic->error_code, topic->error);
-        ereport(
-            WARNING,
+void remember_key(void* context, const Row& row) {
+    static_cast<Relay*>(context)->parked_keys.add(row);
+}
+
+void load_parked_keys(Relay* relay) {
+    relay->parked_keys.clear();
+    int64 most = ParkedKeys::kMost + 1;
+    if (each_parked_key(most, remember_key, relay) == most) relay->parked_keys.add_all();
+}
+
+// The message that was refused although it went alone.
+void park_refused(Relay* relay, Topic* topic) {
+    Refusal refusal = {topic->error_code, topic->error};
+    int64 parked = park(topic->to_park, refusal, remember_key, relay);
+    ereport(WARNING,
             (errmsg("outbox parked a message of topic \"%s\" that the broker refuses", topic->name),
              errdetail("%s (" INT64_FORMAT " messages, with those of its key behind it).",
                        topic->error, parked)));
-        relay->progress.deferred -= parked;
-        topic->to_park = 0;
-        topic->has_parked = true;
-    }
+    relay->progress.deferred -= parked;
+    topic->to_park = 0;
+    topic->has_parked = true;
+}
+
+// The topic is still unknown to the broker: what has waited for as long as it may is parked.
+void park_those_of_unknown_topic(Relay* relay, Topic* topic) {
+    Refusal refusal = {topic->error_code, topic->error};
+    int64 parked = park_expired(topic->name, settings.unknown_topic_timeout_s, refusal);
+    if (parked == 0) return;
+    ereport(WARNING,
+            (errmsg("outbox parked " INT64_FORMAT " messages of topic \"%s\"", parked, topic->name),
+             errdetail("%s, for longer than outbox.unknown_topic_timeout.", topic->error)));
+    relay->progress.deferred -= parked;
+    topic->has_parked = true;
+    load_parked_keys(relay);
+}
+
+// Everything of the topic that was in flight is answered.
+void settle(Relay* relay, const Schema& schema, Topic* topic) {
+    keep_returned(relay, schema, topic);
+    if (topic->to_park != 0) park_refused(relay, topic);
+    if (topic->unknown && settings.unknown_topic_timeout_s > 0)
+        park_those_of_unknown_topic(relay, topic);
     if (topic->closed_at_sink && relay->sink.running()) relay->sink.send_reopen(topic->name);
     topic->closed_at_sink = false;
     topic->drained_to = 0;
     topic->rewind = false;
     if (topic->topic_trouble) {
-        if (!topic->backoff.active()) {
+        if (!topic->kept_back) {
+            topic->kept_back = true;
             ereport(LOG, (errmsg("outbox keeps the messages of topic \"%s\" back: %s", topic->name,
                                  topic->error)));
         }
@@ -82,7 +111,7 @@ void settle(Relay* relay, const Schema& schema, Topic* topic) {
     } else {
         relay->topics.set_state(topic, TopicState::Draining);
     }
-    topic->topic_trouble = false;
+    topic->topic_trouble = topic->unknown = false;
 }
 
 // What a drain is doing with one topic.
@@ -126,6 +155,8 @@ void drain(Relay* relay, uint32 index, bool first_alone) {
     if (drain.sent > 0 || drain.stopped) return;
     topic->backoff.reset();
     relay->topics.set_state(topic, TopicState::Open);
+    if (!topic->kept_back) return;
+    topic->kept_back = false;
     ereport(LOG, (errmsg("outbox sends the messages of topic \"%s\" again", topic->name)));
 }
 
@@ -141,6 +172,8 @@ void advance(Relay* relay, const Schema& schema, uint32 index) {
     }
 }
 
+// Of a relay that has just started, every topic is Open, and one with messages here may be in
+// trouble still: its first one goes alone. Of one at work, an Open topic takes messages.
 void found_topic(void* context, const char* name, int64 waiting, int64 parked) {
     Relay* relay = static_cast<Relay*>(context);
     uint32 index = relay->topics.index_of(name, static_cast<uint32>(strlen(name)));
@@ -148,20 +181,30 @@ void found_topic(void* context, const char* name, int64 waiting, int64 parked) {
     topic.has_parked = parked > 0;
     relay->progress.deferred += waiting;
     if (waiting == 0) return;
+    // What was released may have to go before what has been sent since.
+    topic.rewind = topic.drained_to > 0;
+    if (topic.state != TopicState::Open) return;
     topic.next_try = GetCurrentTimestamp();
     relay->topics.set_state(&topic, TopicState::Waiting);
 }
 
+bool parked_changed(Relay* relay) {
+    return pg_atomic_exchange_u32(&relay->slot->parked_changed, 0) != 0;
+}
+
 }  // namespace
 
-void run_recovery(Relay* relay) {
+Look run_recovery(Relay* relay) {
     StartTransactionCommand();
     SetCurrentStatementStartTimestamp();
     Schema schema;
-    if (enter(*relay, &schema) == Look::Done) {
+    Look look = enter(*relay, &schema);
+    if (look == Look::Done) {
         PushActiveSnapshot(GetTransactionSnapshot());
         MemoryContext caller = MemoryContextSwitchTo(relay->scratch);
         flush_removals(relay);
+        // In this order: the flag, then a snapshot that shows what it was set for.
+        if (parked_changed(relay)) load_deferred(relay);
         for (uint32 i = 0; i < relay->topics.count(); ++i) {
             if (relay->topics.at(i).state != TopicState::Open) advance(relay, schema, i);
         }
@@ -170,9 +213,11 @@ void run_recovery(Relay* relay) {
         PopActiveSnapshot();
     }
     CommitTransactionCommand();
+    return look;
 }
 
 long recovery_due_ms(const Relay& relay) {
+    if (pg_atomic_read_u32(&relay.slot->parked_changed) != 0) return 0;
     if (relay.topics.troubled() == 0) return relay.removal_count > 0 ? 0 : -1;
     long due = -1;
     TimestampTz now = GetCurrentTimestamp();
@@ -201,10 +246,13 @@ long recovery_due_ms(const Relay& relay) {
 }
 
 void load_deferred(Relay* relay) {
+    adopt_released();
     relay->progress.deferred = 0;
     each_deferred_topic(found_topic, relay);
     TimestampTz time;
     if (!oldest_deferred(&relay->deferred_floor, &time)) relay->deferred_floor = PG_INT64_MAX;
+    load_parked_keys(relay);
+    relay->progress_changed = true;
 }
 
 }  // namespace outbox

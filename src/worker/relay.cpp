@@ -539,11 +539,12 @@ class Loop {
 
     void recover(Deadlines* deadlines) {
         long due = recovery_due_ms(*relay);
-        if (due == 0 && relay->topics.troubled() > 0) {
-            run_recovery(relay);
+        if (due == 0) {
+            Look look = run_recovery(relay);
             due = recovery_due_ms(*relay);
+            if (look != Look::Done) due = kLockedRetryMs;
         }
-        if (relay->topics.troubled() > 0) deadlines->at_most(due);
+        deadlines->at_most(due);
     }
 
     void maintain(Deadlines* deadlines) {
@@ -626,6 +627,7 @@ void initialize() {
     relay->sink.init();
     relay->gaps.init();
     relay->topics.init();
+    relay->parked_keys.init();
     relay->in_flight.init(settings.max_in_flight_messages);
     MemoryContextSwitchTo(caller);
 }

@@ -10,6 +10,7 @@
 #include "worker/backoff.hpp"
 #include "worker/gaps.hpp"
 #include "worker/in_flight.hpp"
+#include "worker/parked_keys.hpp"
 #include "worker/sink_process.hpp"
 #include "worker/topics.hpp"
 
@@ -26,6 +27,7 @@ struct Relay final : public SettledView {
     Gaps gaps;
     InFlight in_flight;
     Topics topics;
+    ParkedKeys parked_keys;
     SegmentRing ring;
     Standing standing = Standing::Unknown;
 
@@ -83,11 +85,13 @@ void send_message(Relay* relay, const struct Row& row, uint32 topic, Source sour
 size_t message_bytes(const struct Row& row);
 bool sink_has_room(const Relay& relay, size_t bytes);
 
-// recovery.cpp: moves troubled topics on. One transaction; only where topics.troubled() says so.
-void run_recovery(Relay* relay);
+// recovery.cpp: moves troubled topics on, and takes up what operators released. One transaction;
+// only when recovery_due_ms() says so. Done, or Locked: nothing could be looked at.
+Look run_recovery(Relay* relay);
 // Milliseconds until some topic wants that; -1: none.
 long recovery_due_ms(const Relay& relay);
-// Loads what `deferred` holds, after a start. In the caller's transaction.
+// Loads what `deferred` holds, after a start or after operators retried or discarded parked
+// messages. In the caller's transaction.
 void load_deferred(Relay* relay);
 
 // reports.cpp: handles the frames that the sink has sent; false when it is gone.

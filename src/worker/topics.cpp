@@ -51,7 +51,7 @@ void Topics::forget_troubles() {
     for (uint32 i = 0; i < count_; ++i) {
         Topic& topic = list_[i];
         set_state(&topic, TopicState::Open);
-        topic.closed_at_sink = topic.topic_trouble = topic.has_parked = false;
+        topic.closed_at_sink = topic.topic_trouble = topic.unknown = topic.has_parked = false;
         topic.rewind = topic.wait_for_answers = false;
         topic.returned_count = 0;
         topic.drained_to = topic.to_park = 0;
@@ -75,7 +75,9 @@ void Topics::note_failure(Topic* topic, protocol::FailureKind kind, int32 code, 
                           size_t length) {
     set_state(topic, TopicState::Closed);
     topic->closed_at_sink = true;
-    if (kind == protocol::FailureKind::Topic) topic->topic_trouble = true;
+    bool unknown = kind == protocol::FailureKind::UnknownTopic;
+    if (unknown || kind == protocol::FailureKind::Topic) topic->topic_trouble = true;
+    if (unknown) topic->unknown = true;
     if (kind == protocol::FailureKind::Returned) return;
     topic->error_code = code;
     length = Min(length, static_cast<size_t>(kTopicErrorLength - 1));

@@ -36,6 +36,8 @@ struct Topic {
     TopicState state;
     bool closed_at_sink;    // wants a Reopen
     bool topic_trouble;     // since it was closed, something failed because of the topic
+    bool unknown;           // and that is that the broker does not know it
+    bool kept_back;         // the log says that its messages are kept back
     bool has_parked;        // keys must be compared with the parked ones
     bool rewind;            // a row was deferred behind drained_to: start over when all is answered
     bool wait_for_answers;  // the next one goes alone: not before everything in flight is answered

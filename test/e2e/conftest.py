@@ -10,6 +10,7 @@ import pytest
 
 from support import cluster as clusters
 from support.kafka import EmbeddedBroker, RealKafka
+from support.processes import give_to_server_user
 from support.workload import Workload
 
 
@@ -188,6 +189,26 @@ def file_database(make_database, server, unique):
     database = make_database(outbox__sink="file", outbox__file_path=path)
     database.file = path
     return database
+
+
+@pytest.fixture
+def options(file_database):
+    """Writes the properties file of file_database's sink."""
+    path = file_database.file.with_suffix(".properties")
+
+    def write(*lines):
+        # In one step, so that the sink never reads a half.
+        fresh = path.with_suffix(".new")
+        fresh.write_text("\n".join(lines) + "\n")
+        fresh.chmod(0o600)
+        give_to_server_user(fresh)
+        fresh.rename(path)
+        return path
+
+    write("# nothing asked for")
+    file_database.set(outbox__file_config_file=path)
+    file_database.sql("SELECT pg_reload_conf()")
+    return write
 
 
 @pytest.fixture

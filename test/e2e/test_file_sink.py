@@ -3,32 +3,10 @@
 import base64
 import os
 
-import pytest
-
 from support.files import read_lines, read_messages
 from support.ledger import check
-from support.processes import command_line, give_to_server_user
+from support.processes import command_line
 from support.waiting import Stopwatch, wait_for
-
-
-@pytest.fixture
-def options(file_database):
-    """Writes the sink's properties file."""
-    path = file_database.file.with_suffix(".properties")
-
-    def write(*lines):
-        # In one step, so that the sink never reads a half.
-        fresh = path.with_suffix(".new")
-        fresh.write_text("\n".join(lines) + "\n")
-        fresh.chmod(0o600)
-        give_to_server_user(fresh)
-        fresh.rename(path)
-        return path
-
-    write("# nothing asked for")
-    file_database.set(outbox__file_config_file=path)
-    file_database.sql("SELECT pg_reload_conf()")
-    return write
 
 
 def values(path):

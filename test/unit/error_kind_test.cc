@@ -27,10 +27,14 @@ TEST(ErrorKind, WhatTheClientRetriesIsNobodysFault) {
 
 TEST(ErrorKind, TroubleWithTheTopicAccusesNoMessage) {
     for (auto error :
-         {RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC, RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART,
-          RD_KAFKA_RESP_ERR_TOPIC_EXCEPTION, RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED,
+         {RD_KAFKA_RESP_ERR_TOPIC_EXCEPTION, RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED,
           RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED, RD_KAFKA_RESP_ERR_POLICY_VIOLATION})
         EXPECT_EQ(kind_of(error), ErrorKind::Topic) << rd_kafka_err2name(error);
+}
+
+TEST(ErrorKind, AnUnknownTopicIsAKindOfItsOwn) {
+    for (auto error : {RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC, RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART})
+        EXPECT_EQ(kind_of(error), ErrorKind::UnknownTopic) << rd_kafka_err2name(error);
 }
 
 TEST(ErrorKind, WhatABrokerSaysOfAMessage) {

@@ -61,6 +61,11 @@ sink::Sink::Submit FileSink::submit(const protocol::MessageView& message) {
                          "the topic is refused by refuse.topic"});
         return Submit::Taken;
     }
+    if (!options.knows_topic(message)) {
+        reports_.failed({number, text_of(message.topic), FailureKind::UnknownTopic, 0,
+                         "the topic is unknown by unknown.topic"});
+        return Submit::Taken;
+    }
     if (options.refuses_message(message)) {
         reports_.failed({number, text_of(message.topic), FailureKind::Message, 0,
                          "the message is refused by refuse.message.containing"});

@@ -35,6 +35,8 @@ Options Options::read(const std::string& file) {
             options.delay = std::chrono::milliseconds(number(file, property));
         } else if (property.name == "refuse.topic") {
             options.refused_topics.push_back(property.value);
+        } else if (property.name == "unknown.topic") {
+            options.unknown_topics.push_back(property.value);
         } else if (property.name == "refuse.message.containing") {
             options.refused_texts.push_back(property.value);
         } else if (property.name == "die.after") {
@@ -55,6 +57,11 @@ Options Options::read(const std::string& file) {
 bool Options::refuses_topic(const protocol::MessageView& message) const {
     return std::find(refused_topics.begin(), refused_topics.end(), text_of(message.topic)) !=
            refused_topics.end();
+}
+
+bool Options::knows_topic(const protocol::MessageView& message) const {
+    return std::find(unknown_topics.begin(), unknown_topics.end(), text_of(message.topic)) ==
+           unknown_topics.end();
 }
 
 bool Options::refuses_message(const protocol::MessageView& message) const {

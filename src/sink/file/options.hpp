@@ -15,6 +15,7 @@ namespace outbox::file {
 struct Options {
     std::chrono::milliseconds delay{0};       // delay.ms: between two messages
     std::vector<std::string> refused_topics;  // refuse.topic, may be given several times
+    std::vector<std::string> unknown_topics;  // unknown.topic, likewise
     std::vector<std::string> refused_texts;   // refuse.message.containing, likewise
     uint64_t die_after = 0;                   // die.after: abort() behind so many messages
     bool sync = true;                         // fsync=always|never
@@ -23,6 +24,7 @@ struct Options {
     static Options read(const std::string& file);
 
     bool refuses_topic(const protocol::MessageView& message) const;
+    bool knows_topic(const protocol::MessageView& message) const;
     bool refuses_message(const protocol::MessageView& message) const;
 };
 

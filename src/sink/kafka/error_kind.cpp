@@ -42,6 +42,7 @@ ErrorKind kind_of(rd_kafka_resp_err_t error) {
         // The topic, or what this client may do with it, has to change; the message is innocent.
         case RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC:
         case RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART:
+            return ErrorKind::UnknownTopic;
         case RD_KAFKA_RESP_ERR_TOPIC_EXCEPTION:
         case RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED:
         case RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED:

@@ -6,11 +6,12 @@
 namespace outbox::kafka {
 
 enum class ErrorKind {
-    Delivered,  // no error
-    Transient,  // the client retries by itself; should it come back all the same: send it again
-    Topic,      // the topic takes no messages now
-    Message,    // this message is refused for good
-    Returned,   // says nothing about the message: send it again
+    Delivered,     // no error
+    Transient,     // the client retries by itself; should it come back all the same: send it again
+    UnknownTopic,  // the brokers do not know the topic
+    Topic,         // the topic takes no messages now
+    Message,       // this message is refused for good
+    Returned,      // says nothing about the message: send it again
 };
 
 ErrorKind kind_of(rd_kafka_resp_err_t error);

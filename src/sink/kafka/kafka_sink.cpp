@@ -33,6 +33,8 @@ constexpr auto kTouchEvery = 10s;
 
 FailureKind failure_kind(rd_kafka_resp_err_t error) {
     switch (kind_of(error)) {
+        case ErrorKind::UnknownTopic:
+            return FailureKind::UnknownTopic;
         case ErrorKind::Topic:
             return FailureKind::Topic;
         case ErrorKind::Message:

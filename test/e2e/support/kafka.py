@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from confluent_kafka import OFFSET_BEGINNING, TIMESTAMP_CREATE_TIME, Consumer, KafkaError, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic
 
 from support.ledger import Received
 from support.processes import run
@@ -87,6 +87,12 @@ class RealKafka(Broker):
         # Its leaders are elected a moment later.
         wait_for(lambda: self._has_leaders(admin, name, partitions), f"leaders of {name}")
         return name
+
+    def configure_topic(self, name, **config):
+        admin = AdminClient({"bootstrap.servers": self.bootstrap})
+        settings = {option.replace("_", "."): str(value) for option, value in config.items()}
+        for future in admin.alter_configs([ConfigResource(ConfigResource.Type.TOPIC, name, set_config=settings)]).values():
+            future.result(30)
 
     def _has_leaders(self, admin, name, partitions):
         topic = admin.list_topics(name, timeout=10).topics[name]
