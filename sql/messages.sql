@@ -33,6 +33,11 @@ SELECT state IN ('disabled', 'stopped') AS off, backlog >= 4 AS has_backlog, old
        deferred
 FROM outbox.status;
 SELECT count(*) AS rows FROM outbox.status;
+SELECT backlog_bytes > 0 AS has_bytes, backlog_limit, limit_reached_at FROM outbox.status;
+-- The limit is that of whoever asks.
+SET outbox.backlog_limit = '1GB';
+SELECT backlog_limit FROM outbox.status;
+RESET outbox.backlog_limit;
 -- Nothing is delivered, so the wait ends with its time.
 SELECT outbox.wait_for_delivery('10 ms');
 SELECT outbox.wait_for_delivery('0');

@@ -219,7 +219,7 @@ BEGIN
             'the partition and the order; NULL for none. payload: the bytes as they are; NULL for a tombstone. '
             'headers: a JSON object (string: its text; number, boolean, object: JSON text; null: a null header; '
             'array: the header repeated). partition: NULL lets the key decide. Raises 22023 for what Kafka could '
-            'not take, 54000 above outbox.max_message_bytes, 25006 in a read-only transaction or on a standby, '
+            'not take, 54000 above outbox.max_message_bytes, 53400 above outbox.backlog_limit, 25006 in a read-only transaction or on a standby, '
             '55000 where the library is not preloaded.');
     END LOOP;
 END
@@ -239,7 +239,8 @@ COMMENT ON FUNCTION outbox.uncommitted() IS
     'tests, which assert on them and roll back.';
 
 CREATE FUNCTION outbox.relay_status(
-    OUT state text, OUT backlog bigint, OUT oldest timestamptz, OUT delivered bigint, OUT deferred bigint,
+    OUT state text, OUT backlog bigint, OUT backlog_bytes bigint, OUT backlog_limit bigint,
+    OUT limit_reached_at timestamptz, OUT oldest timestamptz, OUT delivered bigint, OUT deferred bigint,
     OUT last_error text, OUT last_error_at timestamptz, OUT relay_pid integer, OUT sink_pid integer,
     OUT sink text, OUT sink_statistics jsonb, OUT watermark bigint, OUT active_segment integer)
     RETURNS record LANGUAGE c VOLATILE PARALLEL RESTRICTED SET search_path = pg_catalog, pg_temp
@@ -247,7 +248,7 @@ CREATE FUNCTION outbox.relay_status(
 COMMENT ON FUNCTION outbox.relay_status() IS 'What the view status shows.';
 
 CREATE VIEW outbox.status AS
-    SELECT state, backlog, oldest, delivered, deferred, last_error, last_error_at, relay_pid, sink_pid, sink,
+    SELECT state, backlog, backlog_bytes, backlog_limit, limit_reached_at, oldest, delivered, deferred, last_error, last_error_at, relay_pid, sink_pid, sink,
            sink_statistics, watermark, active_segment
     FROM outbox.relay_status();
 COMMENT ON VIEW outbox.status IS
@@ -258,6 +259,14 @@ COMMENT ON COLUMN outbox.status.state IS
     'database: outbox.resume() publishes them); disabled (outbox.enabled is off); failed (see last_error: the relay '
     'tries again by itself); stopped (no relay is running)';
 COMMENT ON COLUMN outbox.status.backlog IS 'messages committed and not settled yet, deferred ones included';
+COMMENT ON COLUMN outbox.status.backlog_bytes IS
+    'disk space that the backlog takes, in bytes, indexes included: of the segments in proportion to what is not '
+    'settled in them; parked messages do not count';
+COMMENT ON COLUMN outbox.status.backlog_limit IS
+    'outbox.backlog_limit in bytes, as this session sees it: where emit() refuses; NULL: no limit';
+COMMENT ON COLUMN outbox.status.limit_reached_at IS
+    'when the backlog reaches its limit if it goes on growing as over the last minute; the present time if it has. '
+    'NULL: no limit, not growing, or nothing measured in the last minute to compare with';
 COMMENT ON COLUMN outbox.status.oldest IS 'time of the oldest message that is not settled';
 COMMENT ON COLUMN outbox.status.delivered IS 'messages that the broker has acknowledged so far';
 COMMENT ON COLUMN outbox.status.deferred IS 'messages of the backlog that wait apart because their topic or the broker does not take them';

@@ -91,6 +91,19 @@ SET TRANSACTION READ ONLY;
 COMMIT;
 SELECT count(*) FROM outbox.messages WHERE topic = 'read-only-later';
 
+-- A backlog that has reached its limit: what the transaction has emitted itself counts, and nobody can deliver that.
+BEGIN;
+SET LOCAL outbox.backlog_limit = '1MB';
+SET LOCAL outbox.max_message_bytes = '2MB';
+SELECT state, message, regexp_replace(regexp_replace(detail, ' (The|No) relay.*', ''), '^\d+ \w+|(?<=emitted )\d+ \w+', 'N', 'g') AS detail,
+       hint
+FROM refusal($$SELECT outbox.emit('t', n, repeat('x', 1000)) FROM generate_series(1, 2000) AS n$$);
+-- Less than what was refused, and other statements, still pass; a message that is larger than the limit never does.
+SELECT message FROM refusal($$SELECT outbox.emit('t', 'k', 'p')$$);
+SELECT state, message FROM refusal($$SELECT outbox.emit('t', 'k', repeat('x', 1048000))$$);
+SELECT count(*) FROM outbox.uncommitted();
+ROLLBACK;
+
 -- A refused emit() fails its transaction; what it had emitted before is gone with it.
 \x off
 BEGIN;

@@ -19,6 +19,8 @@ SET outbox.max_message_bytes = 0;
 SET outbox.max_message_bytes = '1GB';
 SET outbox.segment_size = '1kB';
 SET outbox.retention = '-1';
+SET outbox.backlog_limit = '1023kB';
+SET outbox.backlog_limit = '-1';
 SET outbox.sink = '';
 SET outbox.sink = '../../bin/sh';
 SET outbox.sink = 'Kafka';
@@ -33,6 +35,8 @@ SET outbox.segment_size = '1GB';
 SHOW outbox.segment_size;
 SET outbox.retention = '2h';
 SHOW outbox.retention;
+SET outbox.backlog_limit = '10GB';
+SHOW outbox.backlog_limit;
 RESET ALL;
 
 -- A role without a right to them changes none, neither for itself, nor for its own database or role.

@@ -44,6 +44,16 @@ bool check_absolute_path(char** value, void**, GucSource) {
     return true;
 }
 
+// Less than one segment takes before it is filled would refuse everything. (Rounding makes 0 of
+// what is below half a kilobyte.)
+constexpr int kSmallestBacklogLimitKb = 1024;
+
+bool check_backlog_limit_setting(int* value, void**, GucSource) {
+    if (*value == 0 || *value >= kSmallestBacklogLimitKb) return true;
+    GUC_check_errdetail("The smallest limit is 1MB; 0 means that there is none.");
+    return false;
+}
+
 void define_string(const char* name, const char* description, char** variable, const char* boot,
                    GucStringCheckHook check) {
     DefineCustomStringVariable(name, description, nullptr, variable, boot, PGC_SUSET, 0, check,
@@ -108,6 +118,12 @@ void define_settings(bool preloading) {
     define_int("outbox.retention", "How long settled messages are kept at least.",
                "They are seen in outbox.messages until their segment is emptied.",
                &settings.retention_s, 600, 0, 365 * 24 * 3600, GUC_UNIT_S);
+    DefineCustomIntVariable(
+        "outbox.backlog_limit", "Size of the backlog at which emit() refuses; 0: no limit.",
+        "Counted is the disk space of messages that are neither delivered nor parked. Nothing is "
+        "dropped.",
+        &settings.backlog_limit_kb, 0, 0, MAX_KILOBYTES, PGC_SUSET, GUC_UNIT_KB,
+        check_backlog_limit_setting, nullptr, nullptr);
     define_int("outbox.max_in_flight_messages",
                "Most messages handed to the sink and not yet acknowledged.", nullptr,
                &settings.max_in_flight_messages, 65536, 1, 1000000, 0);

@@ -15,6 +15,7 @@ struct Settings {
     int segment_size_kb;
     int segment_max_age_s;
     int retention_s;
+    int backlog_limit_kb;  // 0: none
     int max_in_flight_messages;
     int max_in_flight_kb;
     int stop_timeout_ms;

@@ -1,6 +1,7 @@
 // What happens to a transaction's messages when it commits, prepares or aborts. Session's backend.
 #include "session/commit.hpp"
 
+#include "session/backlog_limit.hpp"
 #include "session/transaction_buffer.hpp"
 #include "shared/shared_state.hpp"
 #include "storage/schema.hpp"
@@ -160,6 +161,7 @@ void write_messages() {
         if (writer.full()) writer.flush();
     }
     writer.finish();
+    note_written();
     table_close(segment, NoLock);
 
     PopActiveSnapshot();

@@ -1,5 +1,6 @@
 // outbox.emit() and outbox.uncommitted(). Session's backend: no network, no file, no wait.
 #include "pg/postgres.hpp"
+#include "session/backlog_limit.hpp"
 #include "session/commit.hpp"
 #include "session/message_rules.hpp"
 #include "session/transaction_buffer.hpp"
@@ -116,6 +117,7 @@ OUTBOX_SQL_FUNCTION(outbox_emit) {
         check_partition(parts.partition);
     }
     check_size(parts.key_length, parts.payload_length, headers_bytes);
+    check_backlog(parts.topic_length + parts.key_length + parts.payload_length + headers_bytes);
     make_uuid7(parts.id);
 
     arm_transaction();

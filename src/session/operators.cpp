@@ -2,6 +2,7 @@
 // backend.
 #include "pg/postgres.hpp"
 #include "session/as_owner.hpp"
+#include "session/backlog_limit.hpp"
 #include "session/commit.hpp"
 #include "settings.hpp"
 #include "shared/shared_state.hpp"
@@ -76,6 +77,18 @@ Schema required_schema() {
     return schema;
 }
 
+// When the backlog reaches its limit if it goes on growing as it does; false: never, or not known.
+bool limit_reached_at(int64 bytes, int64 limit, double growth, Datum* moment) {
+    constexpr double kTooFar = 100.0 * 365 * SECS_PER_DAY;
+    *moment = static_cast<Datum>(0);
+    if (limit == 0) return false;
+    double seconds = bytes >= limit ? 0 : growth > 0 ? (limit - bytes) / growth : kTooFar;
+    if (seconds >= kTooFar) return false;
+    *moment = TimestampTzGetDatum(GetCurrentTimestamp() +
+                                  static_cast<TimestampTz>(seconds * USECS_PER_SEC));
+    return true;
+}
+
 int64 wait_deadline_ms(Interval* timeout) {
     double milliseconds =
         static_cast<double>(timeout->time) / 1000.0 +
@@ -109,6 +122,9 @@ OUTBOX_SQL_FUNCTION(outbox_relay_status) {
     enum {
         kState,
         kBacklog,
+        kBacklogBytes,
+        kBacklogLimit,
+        kLimitReachedAt,
         kOldest,
         kDelivered,
         kDeferred,
@@ -153,11 +169,18 @@ OUTBOX_SQL_FUNCTION(outbox_relay_status) {
         oldest_time = has_oldest ? Min(oldest_time, deferred_time) : deferred_time;
         has_oldest = true;
     }
+    double growth;
+    int64 bytes = measure_backlog(schema, &growth);
     PopActiveSnapshot();
     owner.end();
 
+    int64 limit = static_cast<int64>(settings.backlog_limit_kb) * 1024;
     Datum values[kColumns];
     bool nulls[kColumns] = {};
+    values[kBacklogBytes] = Int64GetDatum(bytes);
+    values[kBacklogLimit] = Int64GetDatum(limit);
+    nulls[kBacklogLimit] = limit == 0;
+    nulls[kLimitReachedAt] = !limit_reached_at(bytes, limit, growth, &values[kLimitReachedAt]);
     values[kState] = CStringGetTextDatum(relay_state_name(view.state));
     values[kBacklog] = Int64GetDatum(backlog);
     values[kOldest] = TimestampTzGetDatum(oldest_time);

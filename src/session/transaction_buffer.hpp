@@ -58,6 +58,8 @@ class TransactionBuffer {
     void forget();
 
     int64 count() const { return count_; }
+    // Room that the messages take here.
+    uint64 bytes() const { return in_file_ + used_; }
     bool empty() const { return count_ == 0; }
 
     // Reads the messages in order: begin_read, then next until nullptr. A message lies in the

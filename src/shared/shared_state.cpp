@@ -36,6 +36,7 @@ void start_up() {
             RelaySlot* slot = &shared->slots[i];
             SpinLockInit(&slot->mutex);
             slot->first_in_flight = PG_INT64_MAX;
+            slot->backlog.init();
             pg_atomic_init_u32(&slot->active_segment, 0);
             pg_atomic_init_u32(&slot->identified, 0);
             pg_atomic_init_u32(&slot->settings_changed, 0);

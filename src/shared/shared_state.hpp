@@ -8,6 +8,7 @@
 #pragma once
 
 #include "pg/postgres.hpp"
+#include "shared/backlog_figure.hpp"
 
 namespace outbox {
 
@@ -52,16 +53,19 @@ struct RelaySlot {
     pid_t sink_pid;
     int64_t delivered;
     int64_t deferred;
-    int64_t watermark;        // highest position read
-    int64_t unsettled;        // number of positions up to the watermark that are not settled
-    int64_t first_in_flight;  // lowest position read but not settled; PG_INT64_MAX: none
-    uint64_t snapshots;       // grows with each pass over the log that took effect
+    int64_t watermark;         // highest position read
+    int64_t unsettled;         // number of positions up to the watermark that are not settled
+    int64_t open_positions;    // the same, and those that no committed message has (yet)
+    int64_t first_in_flight;   // lowest position read but not settled; PG_INT64_MAX: none
+    uint64_t snapshots;        // grows with each pass over the log that took effect
+    TimestampTz delivered_at;  // when the broker acknowledged something last; 0: not yet
     TimestampTz last_error_at;
     TimestampTz healthy_since;  // 0: not healthy; the launcher's backoff starts anew after a while
     char last_error[kErrorLength];
     char sink_name[kNameLength];
     char sink_statistics[kStatisticsLength];
 
+    BacklogFigure backlog;              // without mutex
     pg_atomic_uint32 active_segment;    // 0-based; a hint to writers, see storage/segments.hpp
     pg_atomic_uint32 identified;        // 1: the relay knows whose messages these are
     pg_atomic_uint32 settings_changed;  // 1: by ALTER DATABASE or ALTER ROLE; the relay resets it

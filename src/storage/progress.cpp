@@ -23,6 +23,37 @@ int compare_distances(const void* a, const void* b) {
     return left < right ? -1 : left > right;
 }
 
+// The ranges of a multirange, in order.
+void read_ranges(Datum value, Progress* progress) {
+    MultirangeType* ranges = DatumGetMultirangeTypeP(value);
+    TypeCacheEntry* type = lookup_type_cache(INT8MULTIRANGEOID, TYPECACHE_MULTIRANGE_INFO);
+    uint32 count = ranges->rangeCount;
+    progress->unsettled = static_cast<PositionRange*>(
+        MemoryContextAllocHuge(CurrentMemoryContext, sizeof(PositionRange) * (count + 1)));
+    progress->unsettled_count = static_cast<int>(count);
+    for (uint32 i = 0; i < count; ++i) {
+        RangeBound lower;
+        RangeBound upper;
+        multirange_get_bounds(type->rngtype, ranges, i, &lower, &upper);
+        progress->unsettled[i] =
+            PositionRange{DatumGetInt64(lower.val), DatumGetInt64(upper.val) - 1};
+    }
+}
+
+// Takes the row in `slot` if it is newer than what is there.
+void take_newer(TupleTableSlot* slot, int table, Progress* progress) {
+    enum : AttrNumber { kNumber = 1, kWatermark, kUnsettled, kDelivered, kDeferred };
+    bool null;
+    int64 number = DatumGetInt64(slot_getattr(slot, kNumber, &null));
+    if (number <= progress->number) return;
+    progress->number = number;
+    progress->table = table;
+    progress->watermark = DatumGetInt64(slot_getattr(slot, kWatermark, &null));
+    progress->delivered = DatumGetInt64(slot_getattr(slot, kDelivered, &null));
+    progress->deferred = DatumGetInt64(slot_getattr(slot, kDeferred, &null));
+    read_ranges(slot_getattr(slot, kUnsettled, &null), progress);
+}
+
 // The text of a multirange.
 char* print_ranges(const PositionRange* ranges, int count) {
     StringInfoData text;
@@ -85,36 +116,33 @@ int normalize_ranges(PositionRange* ranges, int count, int most) {
     return last + 1;
 }
 
-Progress load_progress() {
+Progress read_progress(const Schema& schema, Snapshot snapshot, bool wait) {
     Progress progress = {};
-    MemoryContext caller = CurrentMemoryContext;
-    spi_begin();
-    spi_execute(
-        "SELECT p.number, p.watermark, p.delivered, p.deferred, p.which, "
-        "       pg_catalog.lower(r.r), pg_catalog.upper(r.r) - 1 "
-        "FROM (SELECT *, 0 AS which FROM outbox.progress_1 UNION ALL SELECT *, 1 FROM "
-        "outbox.progress_2 "
-        "      ORDER BY number DESC LIMIT 1) AS p "
-        "LEFT JOIN LATERAL pg_catalog.unnest(p.unsettled) AS r (r) ON true ORDER BY 6",
-        SPI_OK_SELECT);
-    if (SPI_processed > 0) {
-        bool null;
-        progress.number = spi_int64(0, 1);
-        progress.watermark = spi_int64(0, 2);
-        progress.delivered = spi_int64(0, 3);
-        progress.deferred = spi_int64(0, 4);
-        progress.table = DatumGetInt32(spi_value(0, 5, &null));
-        progress.unsettled = static_cast<PositionRange*>(MemoryContextAllocHuge(
-            caller, sizeof(PositionRange) * static_cast<Size>(SPI_processed)));
-        for (uint64 i = 0; i < SPI_processed; ++i) {
-            (void)spi_value(i, 6, &null);
-            if (null) continue;
-            progress.unsettled[progress.unsettled_count++] =
-                PositionRange{spi_int64(i, 6), spi_int64(i, 7)};
+    for (int i = 0; i < kProgressTables; ++i) {
+        if (wait) {
+            LockRelationOid(schema.progress[i], AccessShareLock);
+        } else if (!ConditionalLockRelationOid(schema.progress[i], AccessShareLock)) {
+            continue;
         }
+        Relation heap = table_open(schema.progress[i], NoLock);
+        Relation index = index_open(schema.progress_indexes[i], AccessShareLock);
+        TupleTableSlot* slot = table_slot_create(heap, nullptr);
+        IndexScanDesc scan = compat::begin_index_scan(heap, index, snapshot, 0);
+        index_rescan(scan, nullptr, 0, nullptr, 0);
+        // The highest number is the last.
+        if (index_getnext_slot(scan, BackwardScanDirection, slot)) take_newer(slot, i, &progress);
+        index_endscan(scan);
+        ExecDropSingleTupleTableSlot(slot);
+        index_close(index, AccessShareLock);
+        table_close(heap, AccessShareLock);
     }
-    spi_end();
     return progress;
+}
+
+Progress load_progress() {
+    Schema schema;
+    if (!find_schema(&schema)) return Progress{};
+    return read_progress(schema, GetActiveSnapshot(), true);
 }
 
 void save_progress(const Schema& schema, Progress* progress) {

@@ -55,6 +55,10 @@ struct Progress {
 // Reads the newest progress; `unsettled` lies in the current memory context. Needs a snapshot.
 Progress load_progress();
 
+// The same under a snapshot of the caller's choice. Keeps no lock; with `wait` false it passes over
+// a table that somebody has locked exclusively, as the relay does while it empties one.
+Progress read_progress(const Schema& schema, Snapshot snapshot, bool wait);
+
 // Adds a row; `progress->number` and `table` are updated. In the caller's transaction.
 void save_progress(const Schema& schema, Progress* progress);
 

@@ -41,6 +41,7 @@ bool find_schema(Schema* schema) {
     schema->sequence = required(name_space, "message_position", 0);
     schema->identity = required(name_space, "identity", 0);
     schema->deferred = required(name_space, "deferred", 0);
+    schema->deferred_topic = required(name_space, "deferred_topic", 0);
     return true;
 }
 

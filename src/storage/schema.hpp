@@ -35,6 +35,7 @@ struct Schema {
     Oid sequence;
     Oid identity;
     Oid deferred;
+    Oid deferred_topic;  // index of those that wait
 };
 
 // Fills `schema`; false if the extension is not installed in this database. Raises if it is

@@ -42,6 +42,13 @@ int64 Gaps::returned_positions() const {
     return sum;
 }
 
+int64 Gaps::positions() const {
+    int64 sum = 0;
+    for (const Gap& gap : *this)
+        sum += gap.to - gap.from + 1;
+    return sum;
+}
+
 void Gaps::push(Gap** list, int* count, int* capacity, const Gap& gap) {
     if (*count > 0) {
         Gap* last = *list + *count - 1;

@@ -43,6 +43,8 @@ class Gaps {
     bool empty() const { return count_ == 0; }
     // Number of positions that the sink came back with and that have not been looked at since.
     int64 returned_positions() const;
+    // Number of all positions in here.
+    int64 positions() const;
 
     // Forgets all of them.
     void clear() { count_ = cohort_count_ = 0; }

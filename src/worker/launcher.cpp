@@ -145,9 +145,10 @@ bool assign(Oid database) {
     slot->delivered = slot->deferred = slot->watermark = slot->unsettled = 0;
     slot->first_in_flight = PG_INT64_MAX;
     slot->snapshots = 0;
-    slot->last_error_at = slot->healthy_since = 0;
+    slot->delivered_at = slot->last_error_at = slot->healthy_since = 0;
     slot->last_error[0] = slot->sink_name[0] = slot->sink_statistics[0] = '\0';
     SpinLockRelease(&slot->mutex);
+    slot->backlog.forget();
     pg_atomic_write_u32(&slot->active_segment, 0);
     ++slot->generation;
     slot->database = database;

@@ -439,6 +439,7 @@ class Loop {
                 return;
             }
             resting_ = false;
+            relay->slot->backlog.forget();
             set_identified(relay->slot, true);
             start_ring();
         }

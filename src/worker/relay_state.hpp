@@ -39,6 +39,7 @@ struct Relay final : public SettledView {
     uint64 passes = 0;
     bool progress_changed = false;
     TimestampTz progress_saved_at = 0;
+    TimestampTz delivered_at = 0;  // the last acknowledgement; 0: none yet
 
     // Delivered messages of `deferred` whose rows are to be removed.
     int64* removals = nullptr;

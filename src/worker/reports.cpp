@@ -73,6 +73,7 @@ void on_delivered(Relay* relay, BodyReader body) {
         relay->in_flight.answer(message);
     }
     relay->sink_delivered = true;
+    relay->delivered_at = GetCurrentTimestamp();
     relay->sink_in_trouble = false;
     relay->sink_backoff.reset();
 }

@@ -104,6 +104,7 @@ void publish_status(Relay* relay) {
         [&](const InFlightMessage& message) { unsettled += message.source == Source::Log; });
     for (uint32 i = 0; i < relay->topics.count(); ++i)
         unsettled += relay->topics.at(i).returned_count;
+    int64 open = unsettled - relay->gaps.returned_positions() + relay->gaps.positions();
     RelayState state = current_state(*relay);
     bool changed;
     SpinLockAcquire(&slot->mutex);
@@ -112,9 +113,11 @@ void publish_status(Relay* relay) {
     slot->state = state;
     slot->sink_pid = relay->sink.pid();
     slot->delivered = relay->progress.delivered;
+    if (relay->delivered_at != 0) slot->delivered_at = relay->delivered_at;
     slot->deferred = relay->progress.deferred;
     slot->watermark = relay->progress.watermark;
     slot->unsettled = unsettled;
+    slot->open_positions = open;
     slot->first_in_flight = first;
     slot->snapshots = relay->passes;
     if (state == RelayState::Running && slot->healthy_since == 0)
