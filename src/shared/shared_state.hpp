@@ -55,7 +55,7 @@ struct RelaySlot {
     int64_t deferred;
     int64_t watermark;         // highest position read
     int64_t unsettled;         // number of positions up to the watermark that are not settled
-    int64_t open_positions;    // the same, and those that no committed message has (yet)
+    int64_t open_positions;    // the same, and those that may belong to no message
     int64_t first_in_flight;   // lowest position read but not settled; PG_INT64_MAX: none
     uint64_t snapshots;        // grows with each pass over the log that took effect
     TimestampTz delivered_at;  // when the broker acknowledged something last; 0: not yet

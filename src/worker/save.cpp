@@ -99,12 +99,15 @@ void publish_status(Relay* relay) {
     bool waiters = pg_atomic_read_u32(&slot->waiters) > 0;
     int64 first = waiters ? first_in_flight(*relay) : PG_INT64_MAX;
     if (relay->progress.deferred > 0) first = Min(first, relay->deferred_floor);
-    int64 unsettled = relay->gaps.returned_positions();
+    int64 handed_out = 0;
     relay->in_flight.each(
-        [&](const InFlightMessage& message) { unsettled += message.source == Source::Log; });
+        [&](const InFlightMessage& message) { handed_out += message.source == Source::Log; });
     for (uint32 i = 0; i < relay->topics.count(); ++i)
-        unsettled += relay->topics.at(i).returned_count;
-    int64 open = unsettled - relay->gaps.returned_positions() + relay->gaps.positions();
+        handed_out += relay->topics.at(i).returned_count;
+    int64 open = handed_out + relay->gaps.positions();
+    // While nothing can be sent nobody looks what has become of the gaps: most will be messages.
+    bool looking = relay->sink.state() == SinkProcess::State::Ready && sink_has_room(*relay, 0);
+    int64 unsettled = looking ? handed_out + relay->gaps.returned_positions() : open;
     RelayState state = current_state(*relay);
     bool changed;
     SpinLockAcquire(&slot->mutex);

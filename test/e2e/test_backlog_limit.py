@@ -246,6 +246,30 @@ def test_prepared_transactions_count(file_database):
     assert len(read_messages(database.file)) == 1001
 
 
+def test_backlog_counts_what_was_committed_while_nothing_can_be_sent(embedded_broker, make_database):
+    """The relay met a transaction that had not ended, and then its window was full: it does not look again."""
+    database = make_database(
+        outbox__kafka_bootstrap_servers=embedded_broker.bootstrap, outbox__max_in_flight_messages="10"
+    )
+    database.emit("t", "k", "first")
+    database.drain()
+    embedded_broker.process.send_signal(signal.SIGSTOP)
+    try:
+        with database.connect(autocommit=False) as session:
+            emit_bulk(session, 5)
+            session.execute("PREPARE TRANSACTION 'meanwhile'")
+        with database.connect() as session:
+            emit_bulk(session, 20)
+        wait_for(lambda: database.status()["watermark"] >= 16, "a full window")
+        database.sql("COMMIT PREPARED 'meanwhile'")
+        status = database.status()
+        assert status["backlog"] == 25, status
+    finally:
+        embedded_broker.process.send_signal(signal.SIGCONT)
+    database.drain()
+    assert embedded_broker.count("t") == 26 and database.status()["backlog"] == 0
+
+
 # -- the status ---------------------------------------------------------------------------------------------
 
 
