@@ -161,7 +161,8 @@ def test_limit_survives_restarts_and_needs_no_relay(make_cluster):
                 return True
             return False
 
-        wait_for(noticed, "the other session's messages being noticed")
+        # Five a second: by its own messages it would reach the limit in minutes.
+        wait_for(noticed, "the other session's messages being noticed", pause=0.2)
 
 
 def test_limit_is_raised_and_lowered(make_cluster):
@@ -222,6 +223,7 @@ def test_one_transaction_cannot_slip_through(make_database):
             )
             assert session.execute("SELECT count(*) FROM outbox.uncommitted()").fetchone() == (500,)
             # A look at the tables keeps none of them: the relay has to be able to empty them.
+            assert session.execute("SELECT backlog_bytes < 4194304 FROM outbox.status").fetchone() == (True,)
             locked = session.execute(
                 "SELECT array_agg(relation::regclass::text) FROM pg_locks WHERE pid = pg_backend_pid() "
                 "AND relation IN (SELECT oid FROM pg_class WHERE relnamespace = 'outbox'::regnamespace) "
