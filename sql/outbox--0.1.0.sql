@@ -240,7 +240,7 @@ COMMENT ON FUNCTION outbox.uncommitted() IS
 
 CREATE FUNCTION outbox.relay_status(
     OUT state text, OUT backlog bigint, OUT backlog_bytes bigint, OUT backlog_limit bigint,
-    OUT limit_reached_at timestamptz, OUT oldest timestamptz, OUT delivered bigint, OUT deferred bigint,
+    OUT limit_reached_at timestamptz, OUT oldest timestamptz, OUT delivered bigint, OUT deferred bigint, OUT parked bigint,
     OUT last_error text, OUT last_error_at timestamptz, OUT relay_pid integer, OUT sink_pid integer,
     OUT sink text, OUT sink_statistics jsonb, OUT watermark bigint, OUT active_segment integer)
     RETURNS record LANGUAGE c VOLATILE PARALLEL RESTRICTED SET search_path = pg_catalog, pg_temp
@@ -248,8 +248,8 @@ CREATE FUNCTION outbox.relay_status(
 COMMENT ON FUNCTION outbox.relay_status() IS 'What the view status shows.';
 
 CREATE VIEW outbox.status AS
-    SELECT state, backlog, backlog_bytes, backlog_limit, limit_reached_at, oldest, delivered, deferred, last_error, last_error_at, relay_pid, sink_pid, sink,
-           sink_statistics, watermark, active_segment
+    SELECT state, backlog, backlog_bytes, backlog_limit, limit_reached_at, oldest, delivered, deferred, parked,
+           last_error, last_error_at, relay_pid, sink_pid, sink, sink_statistics, watermark, active_segment
     FROM outbox.relay_status();
 COMMENT ON VIEW outbox.status IS
     'One row on this database''s relay. Reading it costs the same whatever is waiting.';
@@ -270,6 +270,8 @@ COMMENT ON COLUMN outbox.status.limit_reached_at IS
 COMMENT ON COLUMN outbox.status.oldest IS 'time of the oldest message that is not settled';
 COMMENT ON COLUMN outbox.status.delivered IS 'messages that the broker has acknowledged so far';
 COMMENT ON COLUMN outbox.status.deferred IS 'messages of the backlog that wait apart because their topic or the broker does not take them';
+COMMENT ON COLUMN outbox.status.parked IS
+    'messages that stay until an operator retries or discards them, see outbox.parked; not part of the backlog';
 COMMENT ON COLUMN outbox.status.last_error IS 'the latest trouble, in the words of the broker or of its client; kept after it is over';
 COMMENT ON COLUMN outbox.status.last_error_at IS 'when that was';
 COMMENT ON COLUMN outbox.status.relay_pid IS 'process id of the relay';

@@ -25,6 +25,7 @@ struct SlotView {
     pid_t sink_pid;
     int64 delivered;
     int64 deferred;
+    int64 parked;
     int64 watermark;
     int64 unsettled;
     int64 first_in_flight;
@@ -53,6 +54,7 @@ SlotView look_at_slot() {
     view.sink_pid = slot->sink_pid;
     view.delivered = slot->delivered;
     view.deferred = slot->deferred;
+    view.parked = slot->parked;
     view.watermark = slot->watermark;
     view.unsettled = slot->unsettled;
     view.first_in_flight = slot->first_in_flight;
@@ -128,6 +130,7 @@ OUTBOX_SQL_FUNCTION(outbox_relay_status) {
         kOldest,
         kDelivered,
         kDeferred,
+        kParked,
         kLastError,
         kLastErrorAt,
         kRelayPid,
@@ -152,6 +155,7 @@ OUTBOX_SQL_FUNCTION(outbox_relay_status) {
         view.watermark = progress.watermark;
         view.delivered = progress.delivered;
         view.deferred = progress.deferred;
+        view.parked = count_parked();
         view.unsettled = 0;
         for (int i = 0; i < progress.unsettled_count; ++i) {
             view.unsettled += progress.unsettled[i].to - progress.unsettled[i].from + 1;
@@ -187,6 +191,7 @@ OUTBOX_SQL_FUNCTION(outbox_relay_status) {
     nulls[kOldest] = !has_oldest;
     values[kDelivered] = Int64GetDatum(view.delivered);
     values[kDeferred] = Int64GetDatum(view.deferred);
+    values[kParked] = Int64GetDatum(view.parked);
     values[kLastError] = CStringGetTextDatum(view.last_error);
     values[kLastErrorAt] = TimestampTzGetDatum(view.last_error_at);
     nulls[kLastError] = nulls[kLastErrorAt] = view.last_error[0] == '\0';

@@ -53,6 +53,7 @@ struct RelaySlot {
     pid_t sink_pid;
     int64_t delivered;
     int64_t deferred;
+    int64_t parked;
     int64_t watermark;         // highest position read
     int64_t unsettled;         // number of positions up to the watermark that are not settled
     int64_t open_positions;    // the same, and those that may belong to no message

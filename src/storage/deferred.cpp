@@ -287,6 +287,16 @@ void each_deferred_topic(void (*found)(void* context, const char* topic, int64 w
     spi_end();
 }
 
+int64 count_parked() {
+    spi_begin();
+    spi_execute(
+        "SELECT pg_catalog.count(*) FROM outbox.deferred WHERE state IN ('parked', 'released')",
+        SPI_OK_SELECT);
+    int64 count = spi_int64(0, 1);
+    spi_end();
+    return count;
+}
+
 bool oldest_deferred(int64* position, TimestampTz* time) {
     spi_begin();
     spi_execute(

@@ -72,6 +72,9 @@ void each_deferred_topic(void (*found)(void* context, const char* topic, int64 w
                                        int64 parked),
                          void* context);
 
+// How many messages are parked, those included that were released and not yet taken up.
+int64 count_parked();
+
 // Position and time of the oldest deferred message that is not parked; false if there is none.
 bool oldest_deferred(int64* position, TimestampTz* time);
 

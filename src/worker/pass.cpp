@@ -41,6 +41,7 @@ class Pass {
         if (durable_from_ != InvalidXLogRecPtr) XLogFlush(durable_from_);
         if (deferred_ > 0 || parked_ > 0) {
             relay_->progress.deferred += deferred_;
+            relay_->parked += parked_;
             save_progress_now(relay_, schema_);
         }
         if (!full_) return Look::Done;

@@ -72,6 +72,7 @@ void park_refused(Relay* relay, Topic* topic) {
              errdetail("%s (" INT64_FORMAT " messages, with those of its key behind it).",
                        topic->error, parked)));
     relay->progress.deferred -= parked;
+    relay->parked += parked;
     topic->to_park = 0;
     topic->has_parked = true;
 }
@@ -85,6 +86,7 @@ void park_those_of_unknown_topic(Relay* relay, Topic* topic) {
             (errmsg("outbox parked " INT64_FORMAT " messages of topic \"%s\"", parked, topic->name),
              errdetail("%s, for longer than outbox.unknown_topic_timeout.", topic->error)));
     relay->progress.deferred -= parked;
+    relay->parked += parked;
     topic->has_parked = true;
     load_parked_keys(relay);
 }
@@ -180,6 +182,7 @@ void found_topic(void* context, const char* name, int64 waiting, int64 parked) {
     Topic& topic = relay->topics.at(index);
     topic.has_parked = parked > 0;
     relay->progress.deferred += waiting;
+    relay->parked += parked;
     if (waiting == 0) return;
     // What was released may have to go before what has been sent since.
     topic.rewind = topic.drained_to > 0;
@@ -248,6 +251,7 @@ long recovery_due_ms(const Relay& relay) {
 void load_deferred(Relay* relay) {
     adopt_released();
     relay->progress.deferred = 0;
+    relay->parked = 0;
     each_deferred_topic(found_topic, relay);
     TimestampTz time;
     if (!oldest_deferred(&relay->deferred_floor, &time)) relay->deferred_floor = PG_INT64_MAX;

@@ -36,6 +36,7 @@ struct Relay final : public SettledView {
     int64 resend_floor = PG_INT64_MAX;
     // No message in `deferred` that is not parked has a lower position.
     int64 deferred_floor = PG_INT64_MAX;
+    int64 parked = 0;  // messages in `deferred` that are
     uint64 passes = 0;
     bool progress_changed = false;
     TimestampTz progress_saved_at = 0;

@@ -118,6 +118,7 @@ void publish_status(Relay* relay) {
     slot->delivered = relay->progress.delivered;
     if (relay->delivered_at != 0) slot->delivered_at = relay->delivered_at;
     slot->deferred = relay->progress.deferred;
+    slot->parked = relay->parked;
     slot->watermark = relay->progress.watermark;
     slot->unsettled = unsettled;
     slot->open_positions = open;

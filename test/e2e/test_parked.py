@@ -66,7 +66,12 @@ def test_the_view_says_what_and_why(trouble):
     assert first["time"] < first["parked_at"]
     assert (second["attempts"], second["error"], str(second["behind"])) == (0, None, trouble.ids["a2 poison"])
     status = trouble.status()
-    assert (status["backlog"], status["deferred"]) == (0, 0), "parked messages are settled"
+    assert (status["backlog"], status["deferred"], status["parked"]) == (0, 0, 8), "parked messages are settled"
+    trouble.sql("SELECT outbox.pause()")
+    assert trouble.wait_for_state("paused")["parked"] == 8
+    trouble.sql("SELECT outbox.discard('u')")
+    trouble.sql("SELECT outbox.resume()")
+    wait_for(lambda: trouble.status()["parked"] == 6, "the figure to follow")
 
 
 def test_retry_of_everything(trouble, options):
