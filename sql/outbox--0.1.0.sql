@@ -116,6 +116,28 @@ COMMENT ON TABLE outbox.deferred IS
     'Messages taken out of the log because their topic or the broker does not take them: waiting and suspect '
     'ones are tried again, parked ones stay until an operator calls outbox.retry() (released) or outbox.discard().';
 
+-- The topics of the roles that were granted topics: outbox.grant_emit(role, topic_pattern). Such a role has,
+-- beside EXECUTE on emit(), USAGE on the domain; that is what makes EXECUTE count for its topics only. Both are
+-- privileges and travel together: where the rows are lost the role may emit to no topic, not to every one.
+CREATE DOMAIN outbox.topic_pattern AS text COLLATE "C"
+    CONSTRAINT topic_pattern_check CHECK (VALUE OPERATOR(pg_catalog.~) '^[a-zA-Z0-9._*-]{1,249}$');
+COMMENT ON DOMAIN outbox.topic_pattern IS
+    'A Kafka topic, or several: "*" stands for any run of characters, none too. USAGE on this domain marks the roles '
+    'whose right to call emit() counts for the topics in outbox.emit_grant only.';
+COMMENT ON CONSTRAINT topic_pattern_check ON DOMAIN outbox.topic_pattern IS
+    'The characters of a Kafka topic, and "*".';
+CREATE TABLE outbox.emit_grant (
+    grantee       regrole              NOT NULL,
+    topic_pattern outbox.topic_pattern NOT NULL,
+    PRIMARY KEY (grantee, topic_pattern)
+);
+COMMENT ON INDEX outbox.emit_grant_pkey IS 'A role''s topics.';
+COMMENT ON CONSTRAINT emit_grant_pkey ON outbox.emit_grant IS 'A topic is granted once.';
+COMMENT ON TABLE outbox.emit_grant IS
+    'Who may emit to certain topics only, and to which. Written by outbox.grant_emit() and outbox.revoke_emit().';
+COMMENT ON COLUMN outbox.emit_grant.grantee IS 'the role';
+COMMENT ON COLUMN outbox.emit_grant.topic_pattern IS 'topic, or topics: "*" stands for any run of characters';
+
 ---------------------------------------------------------------------------------------------------------
 -- Guards. emit() and the relay write segments below the executor, where no trigger fires.
 ---------------------------------------------------------------------------------------------------------
@@ -165,6 +187,15 @@ CREATE TRIGGER guard BEFORE INSERT OR UPDATE OR DELETE ON outbox.deferred
     FOR EACH ROW EXECUTE FUNCTION outbox.guard_state();
 ALTER TABLE outbox.deferred ENABLE ALWAYS TRIGGER guard;
 COMMENT ON TRIGGER guard ON outbox.deferred IS 'Drops what logical replication brings.';
+-- It also tells every session that the rights it has looked up may have changed.
+CREATE FUNCTION outbox.guard_emit_grant() RETURNS trigger
+    LANGUAGE c SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'outbox_guard_emit_grant';
+COMMENT ON FUNCTION outbox.guard_emit_grant() IS
+    'Trigger of emit_grant: drops what logical replication brings, makes any other change known to all sessions.';
+CREATE TRIGGER guard BEFORE INSERT OR UPDATE OR DELETE ON outbox.emit_grant
+    FOR EACH ROW EXECUTE FUNCTION outbox.guard_emit_grant();
+ALTER TABLE outbox.emit_grant ENABLE ALWAYS TRIGGER guard;
+COMMENT ON TRIGGER guard ON outbox.emit_grant IS 'Makes changes known; drops what logical replication brings.';
 -- A published table without a replica identity refuses UPDATE and DELETE.
 ALTER TABLE outbox.identity REPLICA IDENTITY FULL;
 
@@ -219,8 +250,9 @@ BEGIN
             'the partition and the order; NULL for none. payload: the bytes as they are; NULL for a tombstone. '
             'headers: a JSON object (string: its text; number, boolean, object: JSON text; null: a null header; '
             'array: the header repeated). partition: NULL lets the key decide. Raises 22023 for what Kafka could '
-            'not take, 54000 above outbox.max_message_bytes, 53400 above outbox.backlog_limit, 25006 in a read-only transaction or on a standby, '
-            '55000 where the library is not preloaded.');
+            'not take, 42501 for a topic that the caller was not granted, 54000 above outbox.max_message_bytes, 53400 '
+            'above outbox.backlog_limit, 25006 in a read-only transaction or on a standby, 55000 where the library is not '
+            'preloaded.');
     END LOOP;
 END
 $comment$;
@@ -401,11 +433,22 @@ COMMENT ON FUNCTION outbox.discard(text, bytea) IS
     'Gives up the parked messages of a topic and key, unsent, and returns how many. A NULL key means the messages '
     'without one. Raises 22004 for a topic that is NULL.';
 
+-- Rights to emit. These run as their caller: GRANT and REVOKE decide what the caller may, and only the extension's
+-- owner (and superusers) can write emit_grant.
+
 CREATE FUNCTION outbox.grant_emit(role regrole) RETURNS void LANGUAGE plpgsql VOLATILE
     SET search_path = pg_catalog, pg_temp AS $function$
 DECLARE
     callable regprocedure;
 BEGIN
+    IF NOT EXISTS (SELECT FROM pg_roles AS r WHERE r.oid = role) THEN
+        RAISE EXCEPTION 'role % does not exist', coalesce(role::text, 'NULL') USING ERRCODE = 'undefined_object';
+    END IF;
+    -- Topics that it was granted have no meaning any more.
+    IF EXISTS (SELECT FROM pg_type AS t, aclexplode(t.typacl) AS a
+               WHERE t.oid = 'outbox.topic_pattern'::regtype AND a.grantee = role AND a.grantee <> t.typowner) THEN
+        PERFORM outbox.revoke_emit(role);
+    END IF;
     EXECUTE format('GRANT USAGE ON SCHEMA outbox TO %s', role);
     FOR callable IN
         SELECT oid FROM pg_proc
@@ -416,8 +459,130 @@ BEGIN
 END
 $function$;
 COMMENT ON FUNCTION outbox.grant_emit(regrole) IS
-    'Lets a role emit: USAGE on the schema, EXECUTE on every emit() and on uncommitted(). The caller needs the right '
-    'to grant these.';
+    'Lets a role emit to any topic: USAGE on the schema, EXECUTE on every emit() and on uncommitted(). The caller needs '
+    'the right to grant these. Replaces the topics that the role was granted.';
+
+CREATE FUNCTION outbox.grant_emit(role regrole, topic_pattern text) RETURNS void LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp AS $function$
+DECLARE
+    callable regprocedure;
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_roles AS r WHERE r.oid = role) THEN
+        RAISE EXCEPTION 'role % does not exist', coalesce(role::text, 'NULL') USING ERRCODE = 'undefined_object';
+    END IF;
+    IF topic_pattern IS NULL OR topic_pattern !~ '^[a-zA-Z0-9._*-]{1,249}$' THEN
+        RAISE EXCEPTION 'topic pattern % is not valid', coalesce(quote_ident(topic_pattern), 'NULL')
+            USING ERRCODE = 'invalid_parameter_value',
+                DETAIL = 'No topic could match it.',
+                HINT = 'A pattern is 1 to 249 of the characters of a topic (letters, digits, ".", "_", "-") and "*" '
+                       'for any run of them, as in "orders.*".';
+    END IF;
+    -- Only who may write the table goes on; one after the other.
+    LOCK TABLE outbox.emit_grant IN SHARE ROW EXCLUSIVE MODE;
+    IF NOT EXISTS (SELECT FROM pg_type AS t, aclexplode(t.typacl) AS a
+                   WHERE t.oid = 'outbox.topic_pattern'::regtype AND a.grantee = role AND a.grantee <> t.typowner) THEN
+        -- A grant never takes anything away.
+        IF EXISTS (SELECT FROM pg_proc AS p, aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) AS a
+                   WHERE p.pronamespace = 'outbox'::regnamespace::oid AND p.proname = 'emit' AND a.grantee = role) THEN
+            RAISE EXCEPTION 'role "%" may emit to any topic already', role::text
+                USING ERRCODE = 'object_not_in_prerequisite_state',
+                    DETAIL = 'It was given EXECUTE on outbox.emit().',
+                    HINT = 'To bind it to certain topics, call outbox.revoke_emit(role) first.';
+        END IF;
+        -- Rows without the mark were left by DROP OWNED, or by a role that is gone; its number may be used again.
+        DELETE FROM outbox.emit_grant AS g
+        WHERE g.grantee = role OR g.grantee NOT IN (SELECT r.oid FROM pg_roles AS r);
+        EXECUTE format('GRANT USAGE ON TYPE outbox.topic_pattern TO %s', role);
+    END IF;
+    EXECUTE format('GRANT USAGE ON SCHEMA outbox TO %s', role);
+    FOR callable IN
+        SELECT oid FROM pg_proc
+        WHERE pronamespace = 'outbox'::regnamespace::oid AND proname IN ('emit', 'uncommitted')
+    LOOP
+        EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %s', callable, role);
+    END LOOP;
+    INSERT INTO outbox.emit_grant (grantee, topic_pattern) VALUES (role, topic_pattern) ON CONFLICT DO NOTHING;
+END
+$function$;
+COMMENT ON FUNCTION outbox.grant_emit(regrole, text) IS
+    'Lets a role emit to the topics that the pattern matches ("*": any run of characters), besides those it was granted '
+    'before, and to no other. As with any privilege, members of the role have it too, and what a role may do is what all '
+    'its memberships and PUBLIC give it together. For the extension''s owner and superusers. Raises 22023 for a pattern '
+    'that no topic could match, 55000 for a role that may emit to any topic.';
+
+CREATE FUNCTION outbox.revoke_emit(role regrole) RETURNS void LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp AS $function$
+DECLARE
+    callable regprocedure;
+    others   text;
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_roles AS r WHERE r.oid = role) THEN
+        RAISE EXCEPTION 'role % does not exist', coalesce(role::text, 'NULL') USING ERRCODE = 'undefined_object';
+    END IF;
+    FOR callable IN
+        SELECT oid FROM pg_proc
+        WHERE pronamespace = 'outbox'::regnamespace::oid AND proname IN ('emit', 'uncommitted') AND proowner <> role
+    LOOP
+        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM %s', callable, role);
+    END LOOP;
+    -- As everywhere in PostgreSQL, what somebody else has granted is not revoked by this; but that is said.
+    SELECT string_agg(DISTINCT a.grantor::regrole::text, ', ') INTO others
+    FROM pg_proc AS p, aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) AS a
+    WHERE p.pronamespace = 'outbox'::regnamespace::oid AND p.proname IN ('emit', 'uncommitted')
+      AND a.grantee = role AND a.grantee <> p.proowner;
+    IF others IS NOT NULL THEN
+        RAISE EXCEPTION 'role "%" could still emit', role::text
+            USING ERRCODE = 'dependent_objects_still_exist',
+                DETAIL = format('It was given the right by %s.', others),
+                HINT = 'Revoke it as that role: SET ROLE, then outbox.revoke_emit(role) or REVOKE.';
+    END IF;
+    IF EXISTS (SELECT FROM pg_type AS t, aclexplode(t.typacl) AS a
+               WHERE t.oid = 'outbox.topic_pattern'::regtype AND a.grantee = role AND a.grantee <> t.typowner) THEN
+        EXECUTE format('REVOKE ALL ON TYPE outbox.topic_pattern FROM %s', role);
+        DELETE FROM outbox.emit_grant AS g WHERE g.grantee = role;
+    END IF;
+    -- The schema, unless something else in it was granted to the role.
+    IF NOT EXISTS (SELECT FROM pg_proc AS p, aclexplode(p.proacl) AS a
+                   WHERE p.pronamespace = 'outbox'::regnamespace::oid AND a.grantee = role)
+       AND NOT EXISTS (SELECT FROM pg_class AS c, aclexplode(c.relacl) AS a
+                       WHERE c.relnamespace = 'outbox'::regnamespace::oid AND a.grantee = role) THEN
+        EXECUTE format('REVOKE USAGE ON SCHEMA outbox FROM %s', role);
+    END IF;
+END
+$function$;
+COMMENT ON FUNCTION outbox.revoke_emit(regrole) IS
+    'Takes back what outbox.grant_emit() gave the role itself: every topic, or all its topics. What it may do as a member '
+    'of another role stays. Raises 2BP01 where somebody else gave it the right too.';
+
+CREATE FUNCTION outbox.revoke_emit(role regrole, topic_pattern text) RETURNS void LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp AS $function$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_roles AS r WHERE r.oid = role) THEN
+        RAISE EXCEPTION 'role % does not exist', coalesce(role::text, 'NULL') USING ERRCODE = 'undefined_object';
+    END IF;
+    LOCK TABLE outbox.emit_grant IN SHARE ROW EXCLUSIVE MODE;
+    IF NOT EXISTS (SELECT FROM pg_type AS t, aclexplode(t.typacl) AS a
+                   WHERE t.oid = 'outbox.topic_pattern'::regtype AND a.grantee = role AND a.grantee <> t.typowner)
+       AND EXISTS (SELECT FROM pg_proc AS p, aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) AS a
+                   WHERE p.pronamespace = 'outbox'::regnamespace::oid AND p.proname = 'emit' AND a.grantee = role) THEN
+        RAISE EXCEPTION 'role "%" may emit to any topic', role::text
+            USING ERRCODE = 'object_not_in_prerequisite_state',
+                DETAIL = 'It was given EXECUTE on outbox.emit(), not certain topics.',
+                HINT = 'Call outbox.revoke_emit(role) first, then grant it topics.';
+    END IF;
+    DELETE FROM outbox.emit_grant AS g WHERE g.grantee = role AND g.topic_pattern = revoke_emit.topic_pattern;
+    IF NOT FOUND THEN
+        RAISE WARNING 'role "%" was not granted topics "%"', role::text, topic_pattern
+            USING ERRCODE = '01006';
+    ELSIF NOT EXISTS (SELECT FROM outbox.emit_grant AS g WHERE g.grantee = role) THEN
+        PERFORM outbox.revoke_emit(role);
+    END IF;
+END
+$function$;
+COMMENT ON FUNCTION outbox.revoke_emit(regrole, text) IS
+    'Takes one pattern back from a role that was granted it; with the last one, its right to call emit(). For the '
+    'extension''s owner and superusers. Warns (01006) if the role was not granted that very pattern, raises 55000 if it '
+    'may emit to any topic.';
 
 ---------------------------------------------------------------------------------------------------------
 -- Rights: nothing for anybody but the owner, whatever the default privileges say; monitoring may look.
@@ -438,6 +603,12 @@ BEGIN
              pg_catalog.aclexplode(coalesce(p.proacl, pg_catalog.acldefault('f', p.proowner))) AS a,
              LATERAL (SELECT CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE a.grantee::pg_catalog.regrole::text END) AS g (name)
         WHERE p.pronamespace = 'outbox'::pg_catalog.regnamespace::pg_catalog.oid AND a.grantee <> p.proowner
+        UNION
+        SELECT pg_catalog.format('REVOKE ALL ON TYPE %s FROM %s CASCADE', t.oid::pg_catalog.regtype, g.name)
+        FROM pg_catalog.pg_type AS t,
+             pg_catalog.aclexplode(coalesce(t.typacl, pg_catalog.acldefault('T', t.typowner))) AS a,
+             LATERAL (SELECT CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE a.grantee::pg_catalog.regrole::text END) AS g (name)
+        WHERE t.oid = 'outbox.topic_pattern'::pg_catalog.regtype::pg_catalog.oid AND a.grantee <> t.typowner
         UNION
         SELECT pg_catalog.format('REVOKE ALL ON SCHEMA outbox FROM %s CASCADE', g.name)
         FROM pg_catalog.pg_namespace AS n, pg_catalog.aclexplode(n.nspacl) AS a,
@@ -466,3 +637,5 @@ SELECT pg_catalog.pg_extension_config_dump('outbox.progress_1', '');
 SELECT pg_catalog.pg_extension_config_dump('outbox.progress_2', '');
 SELECT pg_catalog.pg_extension_config_dump('outbox.identity', '');
 SELECT pg_catalog.pg_extension_config_dump('outbox.deferred', '');
+-- A row of a role that is gone would come back as that of whoever has its number there.
+SELECT pg_catalog.pg_extension_config_dump('outbox.emit_grant', 'WHERE grantee IN (SELECT oid FROM pg_catalog.pg_roles)');

@@ -64,6 +64,15 @@ SELECT message FROM refusal($$SELECT outbox.emit('t', repeat('k', 400), repeat('
 SELECT * FROM refusal($$SELECT outbox.emit('t', repeat('k', 400), repeat('p', 590), '{"name": "12345"}')$$);
 SELECT * FROM refusal($$SELECT outbox.emit('t', NULL, NULL, jsonb_build_object('h', array_fill(repeat('v', 90), ARRAY[11])))$$);
 SELECT message FROM refusal($$SELECT outbox.emit('t', NULL, NULL, jsonb_build_object('h', array_fill(repeat('v', 90), ARRAY[10])))$$);
+-- One below, at and one above the limit: of each part alone, and of a topic's name.
+SELECT n, (SELECT state FROM refusal(format($$SELECT outbox.emit('t', NULL, repeat('p', %s))$$, n))) AS payload,
+       (SELECT state FROM refusal(format($$SELECT outbox.emit('t', repeat('k', %s), NULL)$$, n))) AS key,
+       (SELECT state FROM refusal(format($$SELECT outbox.emit('t', NULL, decode(repeat('00', %s), 'hex'))$$, n))) AS bytes,
+       (SELECT state FROM refusal(format($$SELECT outbox.emit('t', NULL, NULL, jsonb_build_object('name', repeat('v', %s)))$$, n - 7))) AS headers,
+       (SELECT state FROM refusal(format($$SELECT outbox.emit('t', 'k', 'p', jsonb_build_object(repeat('n', %s), NULL))$$, n - 5))) AS name
+FROM generate_series(999, 1001) AS n;
+SELECT n, (SELECT state FROM refusal(format($$SELECT outbox.emit(repeat('t', %s), 'k', 'p')$$, n))) AS topic
+FROM unnest(ARRAY[0, 1, 248, 249, 250]) AS n;
 -- A key and a payload of bytes count as bytes, text as what it is in UTF-8.
 SELECT message FROM refusal($$SELECT outbox.emit('t', NULL::text, decode(repeat('00', 1000), 'hex'))$$);
 SELECT state FROM refusal($$SELECT outbox.emit('t', NULL::text, decode(repeat('00', 1001), 'hex'))$$);

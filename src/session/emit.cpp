@@ -2,6 +2,7 @@
 #include "pg/postgres.hpp"
 #include "session/backlog_limit.hpp"
 #include "session/commit.hpp"
+#include "session/emit_rights.hpp"
 #include "session/message_rules.hpp"
 #include "session/transaction_buffer.hpp"
 #include "session/uuid7.hpp"
@@ -98,6 +99,7 @@ OUTBOX_SQL_FUNCTION(outbox_emit) {
     MessageParts parts = {};
     parts.topic = varlena_bytes(PG_GETARG_DATUM(0), &parts.topic_length);
     check_topic(parts.topic, parts.topic_length);
+    check_may_emit(fcinfo->flinfo->fn_oid, parts.topic, parts.topic_length);
     if (!PG_ARGISNULL(1)) {
         parts.key = value_bytes(PG_GETARG_DATUM(1), overload->key_type, &parts.key_length);
     }

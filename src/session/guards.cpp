@@ -1,5 +1,6 @@
-// The trigger function of the segments: rows that did not come through emit(). Session's backend,
-// and the apply workers of logical replication.
+// The trigger functions of the extension's tables: rows that did not come through emit(), changes
+// that another server's replication brings, and rights that change. Session's backend, and the
+// apply workers of logical replication.
 #include "pg/postgres.hpp"
 #include "storage/identity.hpp"
 
@@ -55,4 +56,13 @@ OUTBOX_SQL_FUNCTION(outbox_guard_segment) {
 OUTBOX_SQL_FUNCTION(outbox_guard_state) {
     TriggerData* trigger = trigger_data(fcinfo);
     return IsLogicalWorker() ? PointerGetDatum(nullptr) : proceed(trigger);
+}
+
+// Every session looks at the rights anew that it has kept in memory (session/emit_rights), once
+// this transaction has committed; this one at once.
+OUTBOX_SQL_FUNCTION(outbox_guard_emit_grant) {
+    TriggerData* trigger = trigger_data(fcinfo);
+    if (IsLogicalWorker()) return PointerGetDatum(nullptr);
+    CacheInvalidateRelcache(trigger->tg_relation);
+    return proceed(trigger);
 }

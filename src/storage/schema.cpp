@@ -64,4 +64,20 @@ Oid find_sequence() {
     return OidIsValid(name_space) ? relation_in(name_space, "message_position", 0) : InvalidOid;
 }
 
+Oid find_emit_grant(Oid* index) {
+    Oid name_space = get_namespace_oid(kSchemaName, false);
+    *index = relation_in(name_space, "emit_grant_pkey", 0);
+    return required(name_space, "emit_grant", 0);
+}
+
+Oid find_topic_pattern() {
+    Oid name_space = get_namespace_oid(kSchemaName, false);
+    Oid type = GetSysCacheOid2(TYPENAMENSP, Anum_pg_type_oid, CStringGetDatum("topic_pattern"),
+                               ObjectIdGetDatum(name_space));
+    if (OidIsValid(type)) return type;
+    ereport(ERROR,
+            (errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("type outbox.topic_pattern is missing"),
+             errhint("Drop the extension outbox and create it again.")));
+}
+
 }  // namespace outbox

@@ -54,4 +54,9 @@ Entry enter_schema(Schema* schema);
 Oid find_segment(int segment);
 Oid find_sequence();
 
+// The table of the topics that roles were granted, its index (InvalidOid if that is gone), and the
+// domain of their patterns. Raise if table or domain is missing.
+Oid find_emit_grant(Oid* index);
+Oid find_topic_pattern();
+
 }  // namespace outbox

@@ -3,7 +3,7 @@ BEGIN;
 SET LOCAL client_min_messages = warning;
 CREATE EXTENSION IF NOT EXISTS pgtap;
 CREATE EXTENSION IF NOT EXISTS outbox;
-SELECT plan(16 * 5 + 27);
+SELECT plan(16 * 5 + 34);
 
 CREATE TEMPORARY TABLE overloads AS
     SELECT ARRAY['text', key_type, payload_type, 'jsonb', 'integer'] AS arguments
@@ -43,6 +43,13 @@ SELECT has_function('outbox', 'discard_backlog', ARRAY[]::name[]);
 SELECT function_returns('outbox', 'discard_backlog', ARRAY[]::name[], 'bigint');
 SELECT has_function('outbox', 'grant_emit', ARRAY['regrole']);
 SELECT function_returns('outbox', 'grant_emit', ARRAY['regrole'], 'void');
+SELECT has_function('outbox', 'grant_emit', ARRAY['regrole', 'text']);
+SELECT function_returns('outbox', 'grant_emit', ARRAY['regrole', 'text'], 'void');
+SELECT has_function('outbox', 'revoke_emit', ARRAY['regrole']);
+SELECT function_returns('outbox', 'revoke_emit', ARRAY['regrole'], 'void');
+SELECT has_function('outbox', 'revoke_emit', ARRAY['regrole', 'text']);
+SELECT function_returns('outbox', 'revoke_emit', ARRAY['regrole', 'text'], 'void');
+SELECT columns_are('outbox', 'emit_grant', ARRAY['grantee', 'topic_pattern']);
 
 SELECT has_view('outbox', 'status', 'status is a view');
 SELECT col_type_is('outbox', 'status', 'state', 'text', 'status.state');
