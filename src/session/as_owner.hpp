@@ -7,26 +7,37 @@
 
 namespace outbox {
 
+// What others have attached to the tables does not run with the owner's rights: where a function
+// writes, a trigger or a foreign key of somebody with that privilege is passed over, as in the
+// relay.
 class AsOwner {
   public:
-    AsOwner() {
+    enum class Access : uint8_t { Reads, Writes };
+
+    // Where the extension is installed.
+    explicit AsOwner(Access access = Access::Writes) {
+        Schema schema;
+        if (!find_schema(&schema)) elog(ERROR, "the extension outbox is gone");
         GetUserIdAndSecContext(&user_, &context_);
-        SetUserIdAndSecContext(extension_owner(), context_ | SECURITY_LOCAL_USERID_CHANGE);
+        settings_level_ = NewGUCNestLevel();
+        if (access == Access::Writes) {
+            (void)set_config_option("session_replication_role", "replica", PGC_SUSET, PGC_S_SESSION,
+                                    GUC_ACTION_SAVE, true, 0, false);
+        }
+        Oid role = access == Access::Writes ? acting_role(schema) : owner_of(schema.sequence);
+        SetUserIdAndSecContext(
+            role, context_ | SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION);
     }
-    // At the end by hand, not by a destructor: an error resets the user with the transaction.
-    void end() { SetUserIdAndSecContext(user_, context_); }
+    // At the end by hand, not by a destructor: an error resets all this with the transaction.
+    void end() {
+        SetUserIdAndSecContext(user_, context_);
+        AtEOXact_GUC(true, settings_level_);
+    }
 
   private:
-    static Oid extension_owner() {
-        HeapTuple tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(find_sequence()));
-        if (!HeapTupleIsValid(tuple))
-            elog(ERROR, "cache lookup failed for outbox.message_position");
-        Oid owner = reinterpret_cast<Form_pg_class>(GETSTRUCT(tuple))->relowner;
-        ReleaseSysCache(tuple);
-        return owner;
-    }
     Oid user_;
     int context_;
+    int settings_level_;
 };
 
 }  // namespace outbox

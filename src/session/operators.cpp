@@ -146,7 +146,7 @@ OUTBOX_SQL_FUNCTION(outbox_relay_status) {
         elog(ERROR, "not a row type");
     shape = BlessTupleDesc(shape);
     Schema schema = required_schema();
-    AsOwner owner;
+    AsOwner owner(AsOwner::Access::Reads);
     PushActiveSnapshot(GetLatestSnapshot());
     int64 last = last_position(schema.sequence);
     Progress progress = load_progress();
@@ -222,7 +222,7 @@ OUTBOX_SQL_FUNCTION(outbox_wait_for_delivery) {
                         errmsg("outbox is not loaded by the server"),
                         errhint("Add outbox to shared_preload_libraries and restart the server.")));
     }
-    AsOwner owner;
+    AsOwner owner(AsOwner::Access::Reads);
     int64 last = last_position(schema.sequence);
     owner.end();
 

@@ -54,6 +54,33 @@ Entry enter_schema(Schema* schema) {
     return find_schema(schema) ? Entry::Entered : Entry::Absent;
 }
 
+Oid owner_of(Oid relation) {
+    HeapTuple tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relation));
+    if (!HeapTupleIsValid(tuple)) elog(ERROR, "cache lookup failed for relation %u", relation);
+    Oid owner = reinterpret_cast<Form_pg_class>(GETSTRUCT(tuple))->relowner;
+    ReleaseSysCache(tuple);
+    return owner;
+}
+
+Oid acting_role(const Schema& schema) {
+    Oid relations[kSegments + kProgressTables + 3];
+    int count = 0;
+    for (Oid segment : schema.segments)
+        relations[count++] = segment;
+    for (Oid progress : schema.progress)
+        relations[count++] = progress;
+    relations[count++] = schema.identity;
+    relations[count++] = schema.deferred;
+    relations[count++] = schema.sequence;
+    Oid role = InvalidOid;
+    for (int i = 0; i < count; ++i) {
+        Oid owner = owner_of(relations[i]);
+        if (owner == role) continue;
+        if (!OidIsValid(role) || !superuser_arg(owner)) role = owner;
+    }
+    return role;
+}
+
 Oid find_segment(int segment) {
     Oid name_space = get_namespace_oid(kSchemaName, true);
     return OidIsValid(name_space) ? relation_in(name_space, "segment_%d", segment + 1) : InvalidOid;

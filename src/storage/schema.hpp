@@ -49,6 +49,13 @@ bool find_schema(Schema* schema);
 enum class Entry : uint8_t { Entered, Absent, Locked };
 Entry enter_schema(Schema* schema);
 
+// Whose rights are enough for statements on these relations: their owner's. Where they have several
+// owners it is one who is no superuser, if there is such a one: what an owner may attach to a table
+// (an index's expression, a trigger that fires always) must not run with more rights than that
+// owner has. The statement that then lacks a right says so.
+Oid acting_role(const Schema& schema);
+Oid owner_of(Oid relation);
+
 // The segment with this number (0 to kSegments - 1), and the sequence of positions; InvalidOid if
 // absent.
 Oid find_segment(int segment);

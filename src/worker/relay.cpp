@@ -621,7 +621,20 @@ void connect(Oid database) {
     proc_exit(0);
 }
 
+// This process is a superuser's, and statements run what has been attached to their tables.
+void act_as_owner(const Schema& schema) {
+    SetUserIdAndSecContext(acting_role(schema),
+                           SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION);
+}
+
+// Deferred triggers have fired by now, with the owner's rights. After an error the server does
+// this.
+void act_as_superuser_again(XactEvent event, void*) {
+    if (event == XACT_EVENT_COMMIT) SetUserIdAndSecContext(GetSessionUserId(), 0);
+}
+
 void initialize() {
+    RegisterXactCallback(act_as_superuser_again, nullptr);
     relay->scratch =
         AllocSetContextCreate(TopMemoryContext, "outbox relay turn", ALLOCSET_DEFAULT_SIZES);
     MemoryContext caller = MemoryContextSwitchTo(TopMemoryContext);
@@ -645,7 +658,9 @@ Look enter(const Relay& relay, Schema* schema) {
             break;
     }
     bool same = !OidIsValid(relay.extension) || relay.extension == schema->extension;
-    return same ? Look::Done : Look::Replaced;
+    if (!same) return Look::Replaced;
+    act_as_owner(*schema);
+    return Look::Done;
 }
 
 }  // namespace outbox
