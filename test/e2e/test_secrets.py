@@ -64,6 +64,8 @@ def test_file_that_others_can_read_is_refused(properties, make_topic, embedded_b
         "sasl.kerberos.kinit.cmd=touch /tmp/outbox-evil",
         "ssl.engine.location=/tmp/evil.so",
         "ssl.providers=evil",
+        "sasl.oauthbearer.token.endpoint.url=http://169.254.169.254/token",
+        "debug=all",
         "no.such.property=1",
         "linger.ms=many",
         "acks=0",
@@ -147,6 +149,12 @@ def test_no_payload_in_the_log(make_cluster, embedded_broker, kafka, make_topic)
     kafka.wait_for_messages(good, 2)
     with database.connect() as session, pytest.raises(psycopg.Error):
         session.execute("SELECT outbox.emit(%s, %s, %s, '[]')", (good, CANARY, CANARY))
+    database.sql("CREATE ROLE bound")
+    database.sql("SELECT outbox.grant_emit('bound', 'nothing')")
+    with database.connect() as session:
+        session.execute("SET ROLE bound")
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            session.execute("SELECT outbox.emit(%s, %s, %s)", (good, CANARY, CANARY))
     assert CANARY not in str(database.status())
     server.stop()
     assert CANARY not in server.log_text()

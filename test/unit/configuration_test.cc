@@ -56,6 +56,24 @@ TEST(ClientConfiguration, KeepsThePromise) {
     EXPECT_EQ(value(configuration.alone(), "batch.num.messages"), "1");
 }
 
+TEST(ClientConfiguration, TlsVerifiesTheBrokerUnlessTheFileSaysOtherwise) {
+    TemporaryFolder folder;
+    auto expect = [&](const std::string& properties, const char* verify, const char* name) {
+        ClientConfiguration configuration(
+            settings({{"config_file", folder.write("conf", properties)}}));
+        for (const auto& client : {configuration.stream(), configuration.alone()}) {
+            EXPECT_EQ(value(client, "enable.ssl.certificate.verification"), verify) << properties;
+            EXPECT_EQ(value(client, "ssl.endpoint.identification.algorithm"), name) << properties;
+        }
+    };
+    expect("", "true", "https");
+    expect("security.protocol=ssl", "true", "https");
+    expect("security.protocol=sasl_ssl\nssl.ca.location=/etc/ssl/ca.pem\n", "true", "https");
+    // Whoever writes the file decides, and has to say it.
+    expect("ssl.endpoint.identification.algorithm=none", "true", "none");
+    expect("enable.ssl.certificate.verification=false", "false", "https");
+}
+
 TEST(ClientConfiguration, QueuesAreLargerThanTheWindow) {
     ClientConfiguration configuration(settings({{"max_message_bytes", "134217728"},
                                                 {"max_in_flight_messages", "1000000"},

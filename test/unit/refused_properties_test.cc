@@ -40,6 +40,15 @@ TEST(RefusedProperties, WhatLoadsCodeOrRunsCommands) {
     EXPECT_FALSE(refusal("sasl.kerberos.keytab", "/etc/outbox.keytab"));
 }
 
+TEST(RefusedProperties, WhatSendsASecretInTheClearOrReadsAFileAsAnAnswer) {
+    const char* name = "sasl.oauthbearer.token.endpoint.url";
+    for (const char* address :
+         {"file:///etc/passwd", "http://169.254.169.254/latest/meta-data", "http://localhost/token",
+          "HTTPS://x", "gopher://x", "https:/x", " https://x", ""})
+        EXPECT_TRUE(refusal(name, address)) << address;
+    EXPECT_FALSE(refusal(name, "https://idp.example.com/token"));
+}
+
 TEST(RefusedProperties, WhatBreaksThePromise) {
     using Case = std::pair<const char*, const char*>;
     for (auto [name, value] : {Case{"acks", "1"},

@@ -33,7 +33,7 @@ void set(rd_kafka_conf_t* configuration, const char* name, int64_t value) {
     set(configuration, name, std::to_string(value));
 }
 
-// Properties that newer libraries have.
+// Properties that newer libraries have, and libraries built with TLS.
 void set_if_known(rd_kafka_conf_t* configuration, const char* name, const char* value) {
     char text[512];
     rd_kafka_conf_set(configuration, name, value, text, sizeof(text));
@@ -88,6 +88,11 @@ Configuration ClientConfiguration::common() const {
     set(to, "queue.buffering.max.kbytes",
         std::clamp<int64_t>((max_in_flight_bytes_ + max_message_bytes_) / 1024 * 2, 65536,
                             kMaxInt));
+
+    // What a broker says of itself is not believed: its certificate has to be signed and to bear
+    // its name. The file may say otherwise, in so many words.
+    set_if_known(to, "enable.ssl.certificate.verification", "true");
+    set_if_known(to, "ssl.endpoint.identification.algorithm", "https");
 
     set(to, "socket.nagle.disable", std::string("true"));
     set(to, "socket.keepalive.enable", std::string("true"));

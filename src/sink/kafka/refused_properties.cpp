@@ -69,6 +69,10 @@ bool unsafe_in_shell(std::string_view value) {
     });
 }
 
+bool not_https(std::string_view value) {
+    return !value.starts_with("https://");
+}
+
 struct Refused {
     std::string_view name;
     Rule when;
@@ -85,6 +89,9 @@ constexpr auto kRefused = std::to_array<Refused>({
     {"sasl.kerberos.kinit.cmd", any, kRunsCommand},
     {"sasl.kerberos.principal", unsafe_in_shell, "has a character that a shell would interpret"},
     {"sasl.kerberos.keytab", unsafe_in_shell, "has a character that a shell would interpret"},
+
+    {"sasl.oauthbearer.token.endpoint.url", not_https,
+     "must begin with https://: the client's secret is sent there"},
 
     {"opaque", any, kPointer},
     {"default_topic_conf", any, kPointer},
