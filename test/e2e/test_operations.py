@@ -417,12 +417,16 @@ def test_logical_replication_is_not_republished(make_cluster):
     )
     for database in (origin, copy):
         database.sql("CREATE TABLE orders (id int PRIMARY KEY)")
+        database.sql("CREATE ROLE app")
+    origin.sql("SELECT outbox.grant_emit('app', 'before')")
     origin.sql("CREATE PUBLICATION everything FOR ALL TABLES")
     copy.sql(
         f"CREATE SUBSCRIPTION everything CONNECTION 'host={publisher.directory} port={publisher.port} "
         "dbname=app user=postgres' PUBLICATION everything"
     )
     try:
+        origin.sql("SELECT outbox.grant_emit('app', 'after')")
+        origin.sql("SELECT outbox.revoke_emit('app', 'before')")
         for n in range(1, 21):
             with origin.transaction() as session:
                 session.execute("INSERT INTO orders VALUES (%s)", (n,))
@@ -433,6 +437,7 @@ def test_logical_replication_is_not_republished(make_cluster):
         copy.drain()
         assert values(paths[0]) == [str(n) for n in range(1, 21)]
         assert values(paths[1]) == ["the subscriber's own"]
+        assert copy.sql("SELECT * FROM outbox.emit_grant") == []
     finally:
         copy.sql("DROP SUBSCRIPTION everything")
 
