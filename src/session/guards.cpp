@@ -2,6 +2,7 @@
 // that another server's replication brings, and rights that change. Session's backend, and the
 // apply workers of logical replication.
 #include "pg/postgres.hpp"
+#include "session/commit.hpp"
 #include "storage/identity.hpp"
 
 namespace outbox {
@@ -31,6 +32,8 @@ void mark_foreign_once() {
         return;
     }
     mark_foreign();
+    // It rests from now on, and says so.
+    wake_relay_at_end();
     transaction = compat::my_local_transaction();
     subtransaction = GetCurrentSubTransactionId();
 }

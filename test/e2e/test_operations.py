@@ -8,10 +8,11 @@ import time
 import psycopg
 import pytest
 
-from support.cluster import PG_BIN, Cluster, Database
+from support.cluster import PG_BIN, Database
+from support.copies import standby_of
 from support.files import read_messages
 from support.ledger import check
-from support.processes import alive, as_server_user, cpu_seconds, give_to_server_user, run
+from support.processes import alive, cpu_seconds, run
 from support.waiting import Stopwatch, wait_for
 from support.workload import emit_many, ledger
 
@@ -312,20 +313,6 @@ def test_dump_under_load_is_consistent(file_database, workload):
     assert not load.errors
     file_database.drain()
     check(load.sent(), read_messages(file_database.file))
-
-
-def standby_of(primary, directory):
-    standby = Cluster(directory)
-    standby.directory.mkdir()
-    standby.directory.chmod(0o755)
-    give_to_server_user(standby.directory)
-    run(
-        as_server_user([PG_BIN / "pg_basebackup", "-h", primary.directory, "-p", primary.port, "-U", "postgres",
-                        "-D", standby.data, "-R", "-X", "stream", "-c", "fast"]),
-        cwd="/",
-    )  # fmt: skip
-    standby.configure(**{name: value for name, value in primary.settings.items() if "." in name})
-    return standby.start()
 
 
 @pytest.fixture
