@@ -166,6 +166,28 @@ CREATE TRIGGER guard BEFORE INSERT OR UPDATE OR DELETE ON outbox.segment_4
 ALTER TABLE outbox.segment_4 ENABLE ALWAYS TRIGGER guard;
 COMMENT ON TRIGGER guard ON outbox.segment_4 IS 'Catches rows that do not come from emit().';
 
+-- TRUNCATE says what it discards.
+CREATE FUNCTION outbox.guard_truncate() RETURNS trigger
+    LANGUAGE c SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'outbox_guard_truncate';
+COMMENT ON FUNCTION outbox.guard_truncate() IS
+    'Trigger of the segments: a WARNING with the number of messages that a TRUNCATE discards undelivered.';
+CREATE TRIGGER guard_truncate BEFORE TRUNCATE ON outbox.segment_1
+    FOR EACH STATEMENT EXECUTE FUNCTION outbox.guard_truncate();
+ALTER TABLE outbox.segment_1 ENABLE ALWAYS TRIGGER guard_truncate;
+COMMENT ON TRIGGER guard_truncate ON outbox.segment_1 IS 'Says what TRUNCATE discards.';
+CREATE TRIGGER guard_truncate BEFORE TRUNCATE ON outbox.segment_2
+    FOR EACH STATEMENT EXECUTE FUNCTION outbox.guard_truncate();
+ALTER TABLE outbox.segment_2 ENABLE ALWAYS TRIGGER guard_truncate;
+COMMENT ON TRIGGER guard_truncate ON outbox.segment_2 IS 'Says what TRUNCATE discards.';
+CREATE TRIGGER guard_truncate BEFORE TRUNCATE ON outbox.segment_3
+    FOR EACH STATEMENT EXECUTE FUNCTION outbox.guard_truncate();
+ALTER TABLE outbox.segment_3 ENABLE ALWAYS TRIGGER guard_truncate;
+COMMENT ON TRIGGER guard_truncate ON outbox.segment_3 IS 'Says what TRUNCATE discards.';
+CREATE TRIGGER guard_truncate BEFORE TRUNCATE ON outbox.segment_4
+    FOR EACH STATEMENT EXECUTE FUNCTION outbox.guard_truncate();
+ALTER TABLE outbox.segment_4 ENABLE ALWAYS TRIGGER guard_truncate;
+COMMENT ON TRIGGER guard_truncate ON outbox.segment_4 IS 'Says what TRUNCATE discards.';
+
 -- What a publication FOR ALL TABLES takes along of another server's relay must not become this one's.
 CREATE FUNCTION outbox.guard_state() RETURNS trigger
     LANGUAGE c SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'outbox_guard_state';

@@ -4,6 +4,7 @@
 #include "pg/postgres.hpp"
 #include "session/commit.hpp"
 #include "storage/identity.hpp"
+#include "storage/spi.hpp"
 
 namespace outbox {
 
@@ -38,6 +39,25 @@ void mark_foreign_once() {
     subtransaction = GetCurrentSubTransactionId();
 }
 
+// How many committed messages stand in this segment alone and are not settled.
+int64 undelivered_in(Relation segment) {
+    StringInfoData query;
+    initStringInfo(&query);
+    appendStringInfo(
+        &query,
+        "SELECT pg_catalog.count(*) FROM outbox.%s AS l LEFT JOIN "
+        "(SELECT watermark, unsettled FROM (SELECT * FROM outbox.progress_1 UNION ALL "
+        "SELECT * FROM outbox.progress_2) AS p ORDER BY number DESC LIMIT 1) AS p ON true "
+        "WHERE NOT coalesce(l.position <= p.watermark AND NOT p.unsettled @> l.position, false) "
+        "AND NOT EXISTS (SELECT FROM outbox.deferred AS d WHERE d.position = l.position)",
+        quote_identifier(RelationGetRelationName(segment)));
+    spi_begin();
+    spi_execute(query.data, SPI_OK_SELECT);
+    int64 count = spi_int64(0, 1);
+    spi_end();
+    return count;
+}
+
 }  // namespace
 
 }  // namespace outbox
@@ -68,4 +88,20 @@ OUTBOX_SQL_FUNCTION(outbox_guard_emit_grant) {
     if (IsLogicalWorker()) return PointerGetDatum(nullptr);
     CacheInvalidateRelcache(trigger->tg_relation);
     return proceed(trigger);
+}
+
+// Whoever may empty a segment may throw messages away, but not unknowingly. The relay empties them
+// below the executor, where no trigger fires.
+OUTBOX_SQL_FUNCTION(outbox_guard_truncate) {
+    TriggerData* trigger = trigger_data(fcinfo);
+    int64 undelivered = undelivered_in(trigger->tg_relation);
+    if (undelivered > 0) {
+        ereport(WARNING, (errmsg_plural("TRUNCATE of outbox.%s discards %lld undelivered message",
+                                        "TRUNCATE of outbox.%s discards %lld undelivered messages",
+                                        static_cast<unsigned long>(undelivered),
+                                        RelationGetRelationName(trigger->tg_relation),
+                                        static_cast<long long>(undelivered)),
+                          errhint("Roll back to keep them. outbox empties its tables by itself.")));
+    }
+    return PointerGetDatum(nullptr);
 }
