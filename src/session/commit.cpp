@@ -4,6 +4,7 @@
 #include "session/backlog_limit.hpp"
 #include "session/transaction_buffer.hpp"
 #include "shared/shared_state.hpp"
+#include "storage/positions.hpp"
 #include "storage/schema.hpp"
 
 namespace outbox {
@@ -155,6 +156,7 @@ void write_messages() {
     (void)GetTopTransactionId();
     pending.wake = true;
     Oid sequence = find_sequence();
+    int64 passed = relay_has_read(MyDatabaseId, sequence);
     TimestampTz time = GetCurrentTimestamp();
     SegmentWriter writer(segment, transaction_buffer.count());
     transaction_buffer.begin_read();
@@ -164,7 +166,7 @@ void write_messages() {
         const BufferedMessage* message = transaction_buffer.next();
         MemoryContextSwitchTo(outer);
         if (!message) break;
-        int64 position = nextval_internal(sequence, false);
+        int64 position = next_position(sequence, passed);
         if (first) note_first_position(position);
         first = false;
         writer.add(message, position, time);

@@ -96,6 +96,15 @@ RelaySlot* find_slot(Oid database) {
     return nullptr;
 }
 
+int64 relay_has_read(Oid database, Oid sequence) {
+    RelaySlot* slot = find_slot(database);
+    if (!slot) return 0;
+    SpinLockAcquire(&slot->mutex);
+    int64 watermark = slot->sequence == sequence ? slot->watermark : 0;
+    SpinLockRelease(&slot->mutex);
+    return watermark;
+}
+
 void request_relay(Oid database) {
     if (!shared) return;
     LWLockAcquire(shared->lock, LW_EXCLUSIVE);

@@ -13,6 +13,7 @@
 #include "settings.hpp"
 #include "storage/backlog.hpp"
 #include "storage/deferred.hpp"
+#include "storage/positions.hpp"
 #include "worker/relay_settings.hpp"
 #include "worker/relay_state.hpp"
 
@@ -220,7 +221,13 @@ void drain_sink(int most_ms = settings.stop_timeout_ms) {
 // Begins from what is saved. In the caller's transaction.
 void load_state(const Schema& schema) {
     relay->extension = schema.extension;
+    relay->sequence = schema.sequence;
     relay->progress = load_progress();
+    if (set_forward(schema.sequence, relay->progress.watermark)) {
+        ereport(WARNING,
+                (errmsg("outbox.message_position had been set back; it goes on after " INT64_FORMAT,
+                        relay->progress.watermark)));
+    }
     relay->gaps.clear();
     relay->resend_floor = PG_INT64_MAX;
     for (int i = 0; i < relay->progress.unsettled_count; ++i) {

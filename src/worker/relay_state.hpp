@@ -19,6 +19,7 @@ namespace outbox {
 struct Relay final : public SettledView {
     RelaySlot* slot = nullptr;
     Oid extension = InvalidOid;  // whose messages and progress these are; set when they are loaded
+    Oid sequence = InvalidOid;   // of positions
     MemoryContext scratch = nullptr;  // reset with every turn of the loop
 
     // What is sent and what is settled. A position up to progress.watermark is in exactly one of:

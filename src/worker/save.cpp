@@ -120,6 +120,7 @@ void publish_status(Relay* relay) {
     slot->deferred = relay->progress.deferred;
     slot->parked = relay->parked;
     slot->watermark = relay->progress.watermark;
+    slot->sequence = relay->sequence;
     slot->unsettled = unsettled;
     slot->open_positions = open;
     slot->first_in_flight = first;

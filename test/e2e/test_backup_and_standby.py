@@ -481,3 +481,29 @@ def test_dump_under_load_restored_elsewhere(make_cluster, workload, kind):
     assert ids(of_the_copy) == {i for (i,) in waiting} | new
     # Together with what production delivered of it: the ledger, in order.
     check(kept, [m for m in delivered if m.id in ids(kept)] + of_the_copy, duplicates_allowed=True)
+
+
+def test_old_data_restored_into_the_database_they_came_from(own_server):
+    """Yesterday's rows of the log and yesterday's sequence come back on top of today's: what was delivered is not
+    sent again, and what is emitted from then on has positions that the relay has not read yet."""
+    database = to_file(own_server)
+    database.sql("SELECT count(outbox.emit('t', 'k', n::text)) FROM generate_series(1, 50) AS n")
+    database.drain()
+    path = own_server.directory / "yesterday"
+    dump(own_server, "-Fc", "--data-only", "-f", path)
+    database.sql("SELECT count(outbox.emit('t', 'k', n::text)) FROM generate_series(51, 100) AS n")
+    database.drain()
+    restore(own_server, "-d", "app", path)
+    database.emit("t", "k", "101")
+    database.sql("SELECT outbox.resume()")
+    database.emit("t", "k", "102")
+    database.drain()
+    assert [m.value for m in read_messages(database.file)] == [b"%d" % n for n in range(1, 103)]
+    # By hand, and unseen by the relay that is there.
+    database.sql("SELECT setval('outbox.message_position', 5)")
+    own_server.sql("SELECT pg_terminate_backend(%s)", relay := database.relay_pid)
+    database.wait_for_relay(other_than=relay)
+    wait_for(lambda: database.value("SELECT last_value >= 102 FROM outbox.message_position"), "positions to go on")
+    database.emit("t", "k", "103")
+    database.drain()
+    assert [m.value for m in read_messages(database.file)] == [b"%d" % n for n in range(1, 104)]

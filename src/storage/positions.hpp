@@ -1,0 +1,17 @@
+// Positions of messages, from their sequence. Session's backend takes them, the relay looks after
+// it.
+#pragma once
+
+#include "pg/postgres.hpp"
+
+namespace outbox {
+
+// The next position. Never one up to `passed`, the highest that the relay has read: nobody would
+// look at it again. The sequence gives such a one only where somebody has set it back (ALTER
+// SEQUENCE, a restored dump of the data alone); it is set forward then.
+int64 next_position(Oid sequence, int64 passed);
+
+// Sets the sequence forward if it has not reached `passed`; returns whether that was so.
+bool set_forward(Oid sequence, int64 passed);
+
+}  // namespace outbox
