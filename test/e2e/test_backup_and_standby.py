@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from support.cluster import PG_BIN, Database
-from support.copies import base_backup, standby_of, wait_until_caught_up
+from support.copies import base_backup, hold_back_commits, release_commits, standby_of, wait_until_caught_up
 from support.files import read_messages
 from support.ledger import check
 from support.processes import alive, as_server_user, give_to_server_user, run
@@ -200,7 +200,7 @@ def test_wait_for_a_synchronous_standby(make_cluster, unique):
     database = to_file(server)
     database.emit("t", "k", "before")
     database.drain()
-    server.reload(synchronous_standby_names="nobody")
+    hold_back_commits(server)
     warnings = []
     waiting = database.connect()
     waiting.add_notice_handler(lambda notice: warnings.append(notice.message_primary))
@@ -224,7 +224,7 @@ def test_wait_for_a_synchronous_standby(make_cluster, unique):
         lambda: [m.value.decode() for m in read_messages(database.file)].count("waits for a standby") == 1,
         "the message of the cancelled wait",
     )
-    server.reload(synchronous_standby_names="")
+    release_commits(server)
     waiting.close()
 
 
@@ -232,7 +232,7 @@ def test_restart_while_commits_wait_for_a_standby(own_server):
     """A crash recovers them as committed, as PostgreSQL documents; then they are sent, once."""
     database = to_file(own_server)
     own_server.expect_crash()
-    own_server.reload(synchronous_standby_names="nobody")
+    hold_back_commits(own_server)
     sessions = [database.connect() for _ in range(5)]
 
     def commit(session, number):

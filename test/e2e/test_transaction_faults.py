@@ -7,6 +7,7 @@ import psycopg
 import pytest
 
 from support.cluster import CANARY
+from support.copies import hold_back_commits, release_commits
 from support.files import read_messages
 from support.ledger import check
 from support.waiting import Stopwatch, wait_for
@@ -45,7 +46,7 @@ def test_commits_in_another_order_than_positions(own_server):
         with database.connect(autocommit=False) as session:
             session.execute(emit, ("prepared",) * 3)
             session.execute("PREPARE TRANSACTION 'has a position'")
-        own_server.reload(synchronous_standby_names="nobody")
+        hold_back_commits(own_server)
         sessions = {f"s{n}": database.connect() for n in range(40)}
         threads = [
             threading.Thread(target=session.execute, args=(emit, (key,) * 3)) for key, session in sessions.items()
@@ -76,7 +77,7 @@ def test_commits_in_another_order_than_positions(own_server):
         free.close()
         for session in sessions.values():
             session.close()
-        own_server.reload(synchronous_standby_names="")
+        release_commits(own_server)
         database.drain()
         assert database.status()["backlog"] <= 1, "only the prepared one, which is not committed"
         assert not {"cAnArY-7f3a open:1", "cAnArY-7f3a prepared:1"} & set(values(database))

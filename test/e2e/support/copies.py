@@ -1,4 +1,6 @@
-"""Copies of a whole server: standbys, base backups, clones."""
+"""Copies of a whole server: standbys, base backups, clones. And commits that wait for one."""
+
+import threading
 
 from support.cluster import PG_BIN, Cluster
 from support.processes import as_server_user, give_to_server_user, run
@@ -38,3 +40,27 @@ def wait_until_caught_up(primary):
         lambda: primary.sql("SELECT bool_and(replay_lsn >= %s::pg_lsn) FROM pg_stat_replication", position) == [(True,)],
         "the standbys to catch up",
     )
+
+
+def hold_back_commits(server):
+    """From here on commits wait for a standby that does not exist, until release_commits()."""
+    server.reload(synchronous_standby_names="nobody")
+    waits = "SELECT wait_event = 'SyncRep' FROM pg_stat_activity WHERE pid = %s"
+    # It is not the sessions that decide, but the checkpointer, when it has read the new configuration.
+    while True:
+        with server.connect() as probe:
+            pid = probe.info.backend_pid
+            commit = "SELECT pg_logical_emit_message(true, 'probe', '')"
+            thread = threading.Thread(target=probe.execute, args=(commit,), daemon=True)
+            thread.start()
+            wait_for(lambda: not thread.is_alive() or server.sql(waits, pid) == [(True,)], "a commit, or its waiting")
+            waiting = thread.is_alive()
+            if waiting:
+                server.sql("SELECT pg_cancel_backend(%s)", pid)
+            thread.join(10)
+            if waiting:
+                return
+
+
+def release_commits(server):
+    server.reload(synchronous_standby_names="")
