@@ -250,7 +250,7 @@ def test_prepared_for_days(make_cluster):
 
 
 def test_trigger_fired_by_copy(file_database):
-    """A row trigger emits for each of 200,000 rows of one COPY; a COPY that fails in its last line emits nothing."""
+    """A row trigger emits for each of 100,000 rows of one COPY; a COPY that fails in its last line emits nothing."""
     database = file_database
     database.sql("CREATE TABLE line (n int PRIMARY KEY)")
     database.sql(
@@ -265,9 +265,9 @@ def test_trigger_fired_by_copy(file_database):
             with session.cursor().copy("COPY line FROM STDIN") as copy:
                 copy.write("".join(f"{n}\n" for n in range(1000)) + "not a number\n")
         with session.cursor().copy("COPY line FROM STDIN") as copy:
-            copy.write("".join(f"{n}\n" for n in range(1, 200001)))
+            copy.write("".join(f"{n}\n" for n in range(1, 100001)))
     database.drain(60)
-    assert values(database) == [str(n) for n in range(1, 200001)]
+    assert values(database) == [str(n) for n in range(1, 100001)]
 
 
 def test_parallel_query(file_database):
