@@ -29,7 +29,7 @@ INSERT INTO outbox.messages (topic) VALUES ('t');
 DELETE FROM outbox.messages;
 
 -- The status of a database whose relay is switched off.
-SELECT state IN ('disabled', 'stopped') AS off, backlog >= 4 AS has_backlog, oldest IS NOT NULL AS has_oldest, delivered,
+SELECT state IN ('disabled', 'stopped', 'starting') AS off, backlog >= 4 AS has_backlog, oldest IS NOT NULL AS has_oldest, delivered,
        deferred
 FROM outbox.status;
 SELECT count(*) AS rows FROM outbox.status;
