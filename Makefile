@@ -20,7 +20,7 @@ ISOLATION = $(sort $(patsubst specs/%.spec,%,$(wildcard specs/*.spec)))
 SINKS = outbox-kafka outbox-file
 
 # These run before PostgreSQL and its pg_config are installed.
-STANDALONE = help setup demo check format lint clean print-%
+STANDALONE = help setup demo check faults format lint clean print-%
 
 # Empty it (make WERROR=) for a compiler whose new warnings nobody has looked at yet.
 WERROR ?= -Werror
@@ -101,7 +101,7 @@ clean: ## remove what was built
 
 endif
 
-.PHONY: help setup demo format lint
+.PHONY: help setup demo faults format lint
 help: ## show this list
 	@echo 'make | make install | make installcheck    build, install, test against a running server (PGXS)'
 	@sed -n 's/^\([a-z]*\):.*## /\1|/p' Makefile | while IFS='|' read -r goal what; do \
@@ -112,6 +112,9 @@ setup: ## install what building and testing need on Debian 12
 
 demo: ## see SQL transactions arrive in Kafka; KAFKA=real or KAFKA=host:port for another broker than the embedded one
 	@scripts/demo $(KAFKA)
+
+faults: ## random faults under load, then the books compared; DURATION=3600 SEED=1 for an hour and from a seed
+	@scripts/faults --build $(if $(DURATION),--seconds $(DURATION)) $(if $(SEED),--seed $(SEED)) $(FAULTS)
 
 format: ## format C++ and shell sources in place
 	scripts/format

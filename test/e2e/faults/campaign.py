@@ -154,7 +154,7 @@ class Campaign:
                 load.finishing.set()
         self._say_round(one)
         if not one.good:
-            self.say(f"    the server's log and data: {self.world.directory}/pg, the broker's log: kafka/kafka.log")
+            self.say(f"    look at {self.directory}: history.jsonl, world-{self.worlds}/pg/postgres.log, .../kafka/kafka.log")
             self.say(f"    to run it again: scripts/faults --seed {seed} --profile {one.profile} --seconds {seconds:g}")
             self._leave_world(keep=True)
 

@@ -50,6 +50,7 @@ class World:
         self.directory.chmod(0o755)
         self.broker.start(*BROKER)
         self.server.create()
+        self.server.expect_crash()
         client = self.server.directory / "kafka.properties"
         client.write_text(CLIENT)
         client.chmod(0o600)
