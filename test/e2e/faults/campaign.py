@@ -194,6 +194,8 @@ class Campaign:
         self._judge_conduct(one, load, nemesis)
         one.figures["drained in"] = None if drained is None else round(drained, 2)
         if one.good:
+            for database in self.world.databases:
+                database.sql("SELECT outbox.discard()")
             self.world.delete_topics([topic.name for topic in load.topics])
 
     def _compare_books(self, one, load, nemesis):

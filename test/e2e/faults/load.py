@@ -26,7 +26,8 @@ POST = "SELECT post(%s, %s, %s, %s, %s, %s, %s)"
 # What may happen to a session while servers restart and others work: serialization failure, deadlock, lock timeout,
 # terminated, crashed, starting up, connection lost. Anything else is the outbox's doing.
 EXPECTED = {"40001", "40P01", "55P03", "57P01", "57P02", "57P03", "57P05", "08006", "08003", "08000", None}
-MOODS = (1.0, 0.5, 0.0)  # how many sessions commit asynchronously
+# How many sessions commit asynchronously. With 1.0 nobody prepares or finishes, either: that would flush for all.
+MOODS = (1.0, 1.0, 0.5, 0.0)
 MOOD_SECONDS = 4
 
 
@@ -84,6 +85,11 @@ class Load:
     @property
     def committed(self):
         return self.counts["committed"]
+
+    @property
+    def mood(self):
+        number = int((time.monotonic() - self.began) / MOOD_SECONDS)
+        return random.Random(f"{self.seed}-{number}").choice(MOODS)
 
     # -- its tables ----------------------------------------------------------------------------------------
 
@@ -179,6 +185,8 @@ class Load:
     def _finish_some(self, connection, chance):
         rows = connection.execute("SELECT gid FROM pg_prepared_xacts WHERE database = current_database()").fetchall()
         for (gid,) in rows:
+            if self.mood == 1.0 and not self.stopping.is_set():
+                return
             if self.stopping.is_set() or chance.random() < 0.08:
                 connection.execute(f"{'ROLLBACK' if gid.startswith('rollback') else 'COMMIT'} PREPARED '{gid}'")
                 self.counts["prepared"] += 1
@@ -228,9 +236,7 @@ class Session:
 
     def _follow_the_mood(self):
         """For some seconds everybody commits asynchronously: a crash then takes back what was visible."""
-        now = int((time.monotonic() - self.load.began) / MOOD_SECONDS)
-        share = random.Random(f"{self.load.seed}-{now}").choice(MOODS)
-        asynchronous = self.chance.random() < share
+        asynchronous = self.chance.random() < self.load.mood
         if asynchronous != self.asynchronous:
             self.connection.execute(f"SET synchronous_commit = {'off' if asynchronous else 'on'}")
             self.connection.commit()
@@ -341,6 +347,9 @@ class Session:
         raise Gone
 
     def prepare(self):
+        if self.load.mood == 1.0:
+            self.slow_commit()
+            return
         undo = self.chance.random() < 0.25
         self._posts(keys=SLOW_KEYS, fate="rollback prepared" if undo else None, most=2)
         name = f"{'rollback' if undo else 'commit'} {self.chance.getrandbits(60):x}"

@@ -4,10 +4,11 @@ import os
 import re
 import shutil
 import signal
+import socket
 import time
 
 import psycopg
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import AdminClient, AlterConfigOpType as Operation, ConfigEntry, ConfigResource
 
 from faults.conduct import READY
 from support.cluster import CANARY, Cluster
@@ -18,7 +19,9 @@ from support.waiting import wait_for
 IN_FLIGHT = 200  # outbox.max_in_flight_messages, at most
 SERVER = {
     "max_prepared_transactions": 60,
-    "wal_writer_flush_after": "64MB",  # asynchronous commits stay in memory for as long as they may
+    # Asynchronous commits stay in memory for a while, so that a crash has something to take back.
+    "wal_writer_delay": "400ms",
+    "wal_writer_flush_after": "64MB",
     "max_wal_size": "512MB",
     "checkpoint_timeout": "60s",
     "log_lock_waits": "off",
@@ -86,7 +89,9 @@ class World:
     def kill_broker(self):
         pid = self.broker_pid
         os.kill(pid, signal.SIGKILL)
-        wait_for(lambda: not alive(pid), "the end of the broker")
+        # Its threads may hold its sockets a little longer than it is there.
+        ports = (self.broker.port, self.broker.port + 1)
+        wait_for(lambda: not alive(pid) and not any(map(listens, ports)), "the end of the broker")
 
     def suspend_broker(self):
         os.kill(self.broker_pid, signal.SIGSTOP)
@@ -102,6 +107,17 @@ class World:
     def has_topic(self, name):
         admin = self.admin()
         return name in admin.list_topics(timeout=30).topics
+
+    def set_topic(self, name, **settings):
+        """None: as it was."""
+        entries = [
+            ConfigEntry(setting, value, incremental_operation=(Operation.DELETE if value is None else Operation.SET))
+            for setting, value in settings.items()
+        ]
+        admin = self.admin()
+        resource = ConfigResource(ConfigResource.Type.TOPIC, name, incremental_configs=entries)
+        for future in admin.incremental_alter_configs([resource]).values():
+            future.result(60)
 
     def delete_topics(self, names):
         admin = self.admin()
@@ -166,6 +182,11 @@ class World:
             return wait_for(at_rest, "empty backlogs", timeout=limit, pause=0.1)
         except AssertionError:
             return False
+
+
+def listens(port):
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def status(database):
