@@ -20,7 +20,7 @@ def main():
     parser.add_argument("--seed", type=int, help="the first round's; the next one's is one more (random)")
     parser.add_argument("--round", type=float, default=120, help="seconds of faults of a round (120)")
     parser.add_argument("--profile", choices=PROFILES, help="which faults (drawn from each round's seed)")
-    parser.add_argument("--rate", type=float, default=50, help="transactions a second, about; some twenty messages each (50)")
+    parser.add_argument("--rate", type=float, default=50, help="transactions a second, about (50)")
     parser.add_argument("--dir", type=Path, required=True, help="where the report, the history and all data go")
     options = parser.parse_args()
     # As Ctrl-C does: what was started is stopped.

@@ -38,7 +38,7 @@ def parked(database):
 
 
 def read_topics(bootstrap, topics, visit, timeout=300.0):
-    """Calls visit(topic, partition, offset, key, value, headers, timestamp) in the order of each partition's offsets."""
+    """Calls visit(topic, partition, offset, key, value, headers, timestamp), in the order of offsets."""
     consumer = _consumer(bootstrap)
     try:
         ends = {}

@@ -154,7 +154,8 @@ class Campaign:
                 load.finishing.set()
         self._say_round(one)
         if not one.good:
-            self.say(f"    look at {self.directory}: history.jsonl, world-{self.worlds}/pg/postgres.log, .../kafka/kafka.log")
+            logs = f"world-{self.worlds}/pg/postgres.log, world-{self.worlds}/kafka/kafka.log"
+            self.say(f"    look at {self.directory}: history.jsonl, {logs}")
             self.say(f"    to run it again: scripts/faults --seed {seed} --profile {one.profile} --seconds {seconds:g}")
             self._leave_world(keep=True)
 
@@ -235,7 +236,7 @@ class Campaign:
             if mine:
                 memory, descriptors, threads = map(max, zip(*mine))
                 one.figures[kind] = f"{memory >> 20} MB, {descriptors} descriptors, {threads} threads"
-        self.tell(round=one.number, kinds=dict(load.counts), errors={str(k): v for k, v in load.expected_errors.items()})
+        self.tell(round=one.number, kinds=dict(load.counts), errors=dict(load.expected_errors))
 
     # -- telling --------------------------------------------------------------------------------------------
 
@@ -285,8 +286,8 @@ class Campaign:
             if len(seconds) >= 100:
                 seconds.sort()
                 p99[weather] = seconds[int(len(seconds) * 0.99)]
-                middle = seconds[len(seconds) // 2]
-                self.say(f"    transactions, {weather}: median {middle * 1000:.1f} ms, p99 {p99[weather] * 1000:.1f} ms")
+                median = seconds[len(seconds) // 2] * 1000
+                self.say(f"    transactions, {weather}: median {median:.1f} ms, p99 {p99[weather] * 1000:.1f} ms")
         if "quiet" in p99 and "broker" in p99:
             self.say(f"    p99 with the broker ill against quiet: {p99['broker'] / p99['quiet']:.2f}")
 

@@ -18,7 +18,7 @@ import psycopg
 
 from faults.conduct import Finding
 from faults.load import Topic
-from faults.world import BROKER, IN_FLIGHT
+from faults.world import IN_FLIGHT, Proxy
 from support.processes import alive
 from support.waiting import wait_for
 
@@ -329,8 +329,9 @@ class Nemesis:
         """A session in the middle of whatever it does, or one of the server's own processes."""
         kind = chance.choice(("client backend", "client backend", "walwriter", "checkpointer", "background writer"))
         rows = self.server.sql(
-            "SELECT pid FROM pg_stat_activity WHERE backend_type = %s AND (datname IS NULL OR application_name = 'load') "
-            "ORDER BY pid", kind,
+            "SELECT pid FROM pg_stat_activity "
+            "WHERE backend_type = %s AND (datname IS NULL OR application_name = 'load') ORDER BY pid",
+            kind,
         )
         return self._kill_server_process(chance.choice(rows)[0], kind) if rows else f"no {kind}"
 
@@ -401,7 +402,7 @@ class Nemesis:
         with self._trouble():
             self.world.kill_broker()
             self.last(seconds)
-            self.world.broker.start(*BROKER)
+            self.world.start_broker()
         return f"down for {seconds} s"
 
     @fault("broker", weight=0.7)
@@ -410,12 +411,58 @@ class Nemesis:
         with self._trouble():
             self.world.broker.stop()
             self.last(chance.choice((3, 20)))
-            self.world.broker.start(*BROKER)
+            self.world.start_broker()
 
     def _broker_restarts(self):
         """A broker that was killed may make the client give up and begin anew: a fatal error of the producer."""
         for database in self.world.databases:
             self._sink_dies(database)
+
+    if Proxy:
+
+        @fault("broker")
+        def reset_connections(self, chance):
+            """Nobody knows which requests have arrived; the broker does, and drops what comes again."""
+            times = chance.choice((1, 1, 5))
+            with self._trouble():
+                for _ in range(times):
+                    self.world.network.reset()
+                    self.last(0.3)
+            return f"{times} times"
+
+        @fault("broker")
+        def lose_acknowledgements(self, chance):
+            with self._trouble():
+                self.world.network.lose_replies = chance.choice((1, 3, 10))
+                self.last(chance.uniform(1, 5))
+                self.world.network.heal()
+            return f"{self.world.network.lost} lost so far"
+
+        @fault("broker")
+        def silence_network(self, chance):
+            """Half-open: connections are there, and nothing passes."""
+            seconds = chance.choice((0.5, 3, 12))
+            with self._trouble():
+                self.world.network.hang()
+                self.last(seconds)
+                self.world.network.heal()
+            return f"for {seconds} s"
+
+        @fault("broker", weight=0.7)
+        def refuse_connections(self, chance):
+            with self._trouble():
+                self.world.network.refuse()
+                self.last(chance.uniform(0.5, 5))
+                self.world.network.heal()
+
+        @fault("broker", weight=0.7)
+        def slow_network(self, chance):
+            delay, rate = chance.choice((0.02, 0.2, 1)), chance.choice((0, 0, 200_000))
+            with self._trouble():
+                self.world.network.delay, self.world.network.rate = delay, rate
+                self.last(chance.uniform(2, 8))
+                self.world.network.heal()
+            return f"{delay} s each way, {rate or 'any number of'} bytes a second"
 
     @fault("topic", weight=0.7)
     def late_topic(self, chance):
@@ -492,14 +539,15 @@ class Nemesis:
     def change_settings(self, chance):
         database = self._database(chance)
         settings = {
-            "outbox__segment_size": chance.choice(("64kB", "256kB", "1MB", "8MB")),
+            "outbox__segment_size": chance.choice(("64kB", "1MB", "16MB")),
             "outbox__max_in_flight_messages": str(chance.choice((1, 50, IN_FLIGHT, IN_FLIGHT))),
             "outbox__max_in_flight_bytes": chance.choice(("64kB", "2MB", "32MB")),
         }
         with self._relays_stop([database]):
             self._persist(lambda: database.set(**settings))
             self.last(3)
-            self._persist(lambda: database.set(outbox__max_in_flight_messages=str(IN_FLIGHT)))
+            usual = {"outbox__max_in_flight_messages": str(IN_FLIGHT), "outbox__segment_size": "16MB"}
+            self._persist(lambda: database.set(**usual))
         return ", ".join(settings.values())
 
     @fault("operator", weight=0.5)

@@ -72,7 +72,8 @@ class Vitals:
         while not self.stopping.wait(self.every):
             for kind, _, pid in self.processes():
                 try:
-                    values = private_memory(pid), len(os.listdir(f"/proc/{pid}/fd")), len(os.listdir(f"/proc/{pid}/task"))
+                    descriptors, threads = (len(os.listdir(f"/proc/{pid}/{what}")) for what in ("fd", "task"))
+                    values = private_memory(pid), descriptors, threads
                 except (OSError, AttributeError):
                     continue
                 self.samples.append((time.monotonic() - began, kind, pid, *values))

@@ -16,6 +16,11 @@ from support.kafka import RealKafka
 from support.processes import alive, give_to_server_user
 from support.waiting import wait_for
 
+try:
+    from support.proxy import Proxy
+except ImportError:
+    Proxy = None  # then the network works always
+
 IN_FLIGHT = 200  # outbox.max_in_flight_messages, at most
 SERVER = {
     "max_prepared_transactions": 60,
@@ -28,7 +33,8 @@ SERVER = {
     "log_autovacuum_min_duration": "-1",
 }
 DATABASE = {
-    "outbox__segment_size": "1MB",
+    # Emptying a segment flushes what others have committed asynchronously: not too often.
+    "outbox__segment_size": "16MB",
     "outbox__segment_max_age": "20s",
     "outbox__retention": "0",
     "outbox__max_in_flight_messages": str(IN_FLIGHT),
@@ -47,11 +53,14 @@ class World:
         self.server = Cluster(directory / "pg")
         self.broker = RealKafka(directory / "kafka")
         self.databases = []
+        self.network = Proxy(("127.0.0.1", self.broker.port)) if Proxy else None
 
     def create(self):
         self.directory.mkdir(parents=True)
         self.directory.chmod(0o755)
-        self.broker.start(*BROKER)
+        if self.network:
+            self.network.start()
+        self.start_broker()
         self.server.create()
         self.server.expect_crash()
         client = self.server.directory / "kafka.properties"
@@ -59,8 +68,9 @@ class World:
         client.chmod(0o600)
         give_to_server_user(client)
         self.server.start(**SERVER, outbox__kafka_config_file=str(client))
+        address = f"127.0.0.1:{self.network.port}" if self.network else self.broker.bootstrap
         for name in ("one", "two"):
-            database = self.server.database(name, outbox__kafka_bootstrap_servers=self.broker.bootstrap, **DATABASE)
+            database = self.server.database(name, outbox__kafka_bootstrap_servers=address, **DATABASE)
             database.oid = database.value("SELECT oid::bigint FROM pg_database WHERE datname = current_database()")
             self.databases.append(database)
         return self
@@ -72,6 +82,8 @@ class World:
         if self.server in Cluster.alive:
             Cluster.alive.remove(self.server)
         self.server.stop("immediate")
+        if self.network:
+            self.network.stop()
         if keep:
             shutil.rmtree(self.broker.directory / "data", ignore_errors=True)
         else:
@@ -85,6 +97,11 @@ class World:
             return int((self.broker.directory / "pid").read_text())
         except (FileNotFoundError, ValueError):
             return None
+
+    def start_broker(self):
+        """Everybody speaks to it through the network that can be made to fail."""
+        ways = [f"advertised.listeners=PLAINTEXT://127.0.0.1:{self.network.port}"] if self.network else []
+        self.broker.start(*BROKER, *ways)
 
     def kill_broker(self):
         pid = self.broker_pid
@@ -158,7 +175,9 @@ class World:
     def heal(self):
         """Ends what faults have left behind. Not the outbox's troubles: those it has to get over by itself."""
         self.resume_broker()
-        self.broker.start(*BROKER)
+        self.start_broker()
+        if self.network:
+            self.network.heal()
         if not self.server.running:
             self.server.start()
         wait_for(self.answers, "the server", timeout=60)
