@@ -1,6 +1,7 @@
 """The command line of a campaign; scripts/faults starts it."""
 
 import argparse
+import faulthandler
 import random
 import signal
 import sys
@@ -24,6 +25,7 @@ def main():
     parser.add_argument("--dir", type=Path, required=True, help="where the report, the history and all data go")
     options = parser.parse_args()
     # As Ctrl-C does: what was started is stopped.
+    faulthandler.register(signal.SIGUSR1)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(130))
     seed = random.SystemRandom().randrange(1, 1_000_000) if options.seed is None else options.seed
     return Campaign(options.dir, options.seconds, seed, options.round, options.profile, options.rate).run()

@@ -4,6 +4,7 @@ A round has its own topics and empty ledgers; the server, the databases and the 
 The first round's seed is the campaign's, the next one's is one more, and so on: each can be run again alone.
 """
 
+import faulthandler
 import json
 import logging
 import random
@@ -70,6 +71,7 @@ class Campaign:
         self.profile = profile
         self.rate = rate
         self.rounds = []
+        self.complete = False
         self.world = None
         self.vitals = None
         self.log_offset = 0
@@ -91,6 +93,7 @@ class Campaign:
                     seconds = self.seconds - done
                 done += seconds
                 self._one_round(seconds)
+            self.complete = True
         finally:
             self._leave_world(keep=bool(self.rounds) and not self.rounds[-1].good)
             self.report()
@@ -101,7 +104,7 @@ class Campaign:
         """0: all is well; 1: the promise was broken; 2: these programs failed, and nothing can be said."""
         if any(one.findings for one in self.rounds):
             return 1
-        return 2 if not self.rounds or any(one.errors for one in self.rounds) else 0
+        return 2 if not self.complete or any(one.errors for one in self.rounds) else 0
 
     def say(self, text):
         print(text, flush=True)
@@ -142,6 +145,8 @@ class Campaign:
         self.rounds.append(one)
         self.say(f"\nround {one.number}: seed {seed}, {one.profile}, {seconds:.0f} s of faults")
         load = None
+        # Should something hang that must not: where.
+        faulthandler.dump_traceback_later(seconds + 900, file=self.text)
         try:
             self._enter_world()
             load = self._make_load(one)
@@ -276,7 +281,7 @@ class Campaign:
             self.say(f"{invariant} {verdict:8} {promise}")
         if broken["--"]:
             self.say("the load's own books are wrong: nothing above can be relied on")
-        words = {0: "all is well", 1: "THE PROMISE IS BROKEN", 2: "FAILED: nothing can be said"}
+        words = {0: "all is well", 1: "THE PROMISE IS BROKEN", 2: "FAILED, or broken off: nothing can be said"}
         self.say(words[self.status])
 
     def _say_latencies(self, latencies):

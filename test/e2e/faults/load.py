@@ -99,7 +99,9 @@ class Load:
 
     def empty_tables(self):
         for database in self.databases:
-            database.sql("TRUNCATE ledger, counter, topic")
+            with database.connect() as connection:
+                connection.execute("SET lock_timeout = '60s'")
+                connection.execute("TRUNCATE ledger, counter, topic")
             for topic in self.topics:
                 self._announce(database, topic)
 
@@ -193,7 +195,7 @@ class Load:
 
     def anything_prepared(self):
         return any(
-            database.sql("SELECT FROM pg_prepared_xacts WHERE database = current_database()")
+            database.sql("SELECT gid FROM pg_prepared_xacts WHERE database = current_database()")
             for database in self.databases
         )
 
@@ -209,7 +211,7 @@ class Session:
             {self.slow_commit: 3, self.prepare: 4, self.old_snapshot: 1}
             if slow
             else {
-                self.plain: 70, self.undone_parts: 9, self.large: 0.4, self.roll_back: 6, self.fail: 3,
+                self.plain: 70, self.undone_parts: 9, self.large: 0.8, self.roll_back: 6, self.fail: 3,
                 self.vanish: 1.5, self.vanish_in_commit: 1.5, self.prepare: 1.5, self.whole: 1,
             }
         )
@@ -306,13 +308,13 @@ class Session:
 
     def large(self):
         topic = self.chance.choice(self.topics)
-        self._post(topic, self.chance.choice(LARGE_KEYS), self.chance.randint(1000, 5000), 150)
+        self._post(topic, self.chance.choice(LARGE_KEYS), self.chance.randint(200, 3000), 150)
         self._commit()
 
     def whole(self):
         """A message of the largest size there is, or of next to it."""
         topic = self.chance.choice(self.topics)
-        dense = self.chance.random() < 0.3
+        dense = self.chance.random() < 0.5
         size = self.load.largest - self.chance.choice((0, 0, 300_000, 800_000))
         self._post(topic, self.chance.choice(LARGE_KEYS), 1, size, DENSE if dense else TEXT)
         self._commit()

@@ -384,6 +384,19 @@ class Nemesis:
         )
         return f"{len(rows)} sessions"
 
+    @fault("sessions")
+    def hiccup(self, chance):
+        """Every session stands still for a moment, wherever it is: at times between its positions and its rows."""
+        for _ in range(10):
+            rows = self.server.sql("SELECT pid FROM pg_stat_activity WHERE application_name = 'load'")
+            for number in (signal.SIGSTOP, signal.SIGCONT):
+                for (pid,) in rows:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, number)
+                if number == signal.SIGSTOP:
+                    self.last(chance.uniform(0.05, 0.3))
+            self.last(chance.uniform(0.05, 0.2))
+
     # -- the broker ------------------------------------------------------------------------------------------
 
     @fault("broker", weight=2)
