@@ -28,7 +28,8 @@ TEST(ErrorKind, WhatTheClientRetriesIsNobodysFault) {
 TEST(ErrorKind, TroubleWithTheTopicAccusesNoMessage) {
     for (auto error :
          {RD_KAFKA_RESP_ERR_TOPIC_EXCEPTION, RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED,
-          RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED, RD_KAFKA_RESP_ERR_POLICY_VIOLATION})
+          RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED, RD_KAFKA_RESP_ERR_POLICY_VIOLATION,
+          RD_KAFKA_RESP_ERR_INVALID_MSG})
         EXPECT_EQ(kind_of(error), ErrorKind::Topic) << rd_kafka_err2name(error);
 }
 
@@ -38,10 +39,9 @@ TEST(ErrorKind, AnUnknownTopicIsAKindOfItsOwn) {
 }
 
 TEST(ErrorKind, WhatABrokerSaysOfAMessage) {
-    for (auto error :
-         {RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE, RD_KAFKA_RESP_ERR_RECORD_LIST_TOO_LARGE,
-          RD_KAFKA_RESP_ERR_INVALID_RECORD, RD_KAFKA_RESP_ERR_INVALID_MSG,
-          RD_KAFKA_RESP_ERR_INVALID_TIMESTAMP, RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION})
+    for (auto error : {RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE,
+                       RD_KAFKA_RESP_ERR_RECORD_LIST_TOO_LARGE, RD_KAFKA_RESP_ERR_INVALID_RECORD,
+                       RD_KAFKA_RESP_ERR_INVALID_TIMESTAMP, RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION})
         EXPECT_EQ(kind_of(error), ErrorKind::Message) << rd_kafka_err2name(error);
 }
 

@@ -2,7 +2,11 @@
 // sequence numbers: it stands for a broker that has not heard of the producer yet.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <chrono>
+#include <iterator>
+#include <map>
+#include <string>
 
 #include "support/fake_relay.hpp"
 #include "support/mock_cluster.hpp"
@@ -73,6 +77,28 @@ TEST_F(KafkaFailures, ATransientErrorAtFirstContactLosesNothing) {
     ASSERT_TRUE(deliver_all(relay_, sequence("contact", 60)));
     EXPECT_EQ(relay_.sent, 60u);
     expect_in_order(cluster_.read("contact", 2), 60);
+}
+
+// The same later on, at a broker that has forgotten the producer (the mock never knows one): the
+// topic was made anew, say. What the client takes for delivered is sent again with all that
+// follows.
+TEST_F(KafkaFailures, ATransientErrorAtABrokerThatForgotTheProducerLosesNothing) {
+    cluster_.create_topic("forgotten", 1);
+    auto messages = sequence("forgotten", 200, 1);
+    ASSERT_TRUE(deliver_all(relay_, {messages.begin(), messages.begin() + 1}));
+    cluster_.set_round_trip(1, 20);
+    cluster_.refuse({RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION});
+    ASSERT_TRUE(deliver_all(relay_, {messages.begin() + 1, messages.end()}));
+    // All are there, and the last copies are in order: nothing ends behind what came after it.
+    std::map<int, size_t> last;
+    size_t place = 0;
+    for (const Record& record : cluster_.read("forgotten", 1))
+        last[std::stoi(*record.payload)] = place++;
+    EXPECT_EQ(last.size(), 200u);
+    for (auto one = last.begin(); std::next(one) != last.end(); ++one)
+        EXPECT_LT(one->second, std::next(one)->second) << one->first;
+    EXPECT_TRUE(condition_seen(true, "they are sent again"));
+    EXPECT_TRUE(relay_.until([&] { return condition_seen(false); }));
 }
 
 // What a real broker answers to the batches behind a refused one.
@@ -158,6 +184,7 @@ TEST_F(KafkaFailures, ARefusedMessageThatWentAloneDisturbsNobody) {
     for (auto [error, kind] :
          {std::pair{RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE, FailureKind::Message},
           std::pair{RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED, FailureKind::Topic},
+          std::pair{RD_KAFKA_RESP_ERR_INVALID_MSG, FailureKind::Topic},
           std::pair{RD_KAFKA_RESP_ERR_INVALID_RECORD, FailureKind::Message}}) {
         cluster_.refuse({error});
         uint64_t number = relay_.send(alone);
@@ -172,6 +199,31 @@ TEST_F(KafkaFailures, ARefusedMessageThatWentAloneDisturbsNobody) {
     ASSERT_TRUE(relay_.until_answered(relay_.send(message("busy"))));
     EXPECT_TRUE(relay_.delivered(relay_.sent));
     EXPECT_TRUE(relay_.conditions.empty());
+}
+
+// A checksum that is wrong: bits flipped on the way.
+TEST_F(KafkaFailures, ABatchThatWasSpoiledOnItsWayAccusesNoMessage) {
+    cluster_.create_topic("spoiled", 1);
+    ASSERT_TRUE(deliver_all(relay_, {message("spoiled", "0")}));
+    cluster_.refuse({RD_KAFKA_RESP_ERR_INVALID_MSG});
+    uint64_t number = relay_.send(message("spoiled", "1"));
+    ASSERT_TRUE(relay_.until_answered(number));
+    EXPECT_EQ(relay_.answers.at(number).kind, FailureKind::Topic);
+    relay_.reopen("spoiled");
+    ASSERT_TRUE(deliver_all(relay_, {message("spoiled", "1")}));
+    expect_in_order(cluster_.read("spoiled", 1), 2);
+}
+
+// What brokers before 2.4 say of a message without key in a compacted topic.
+TEST_F(KafkaFailures, ACorruptMessageWithoutKeyIsRefused) {
+    cluster_.create_topic("compacted", 1);
+    cluster_.refuse({RD_KAFKA_RESP_ERR_INVALID_MSG});
+    Message keyless = message("compacted");
+    keyless.key.reset();
+    uint64_t number = relay_.send(keyless);
+    ASSERT_TRUE(relay_.until_answered(number));
+    EXPECT_EQ(relay_.answers.at(number).kind, FailureKind::Message);
+    EXPECT_NE(relay_.answers.at(number).text.find("compacted"), std::string::npos);
 }
 
 TEST_F(KafkaFailures, AMissingTopicIsKeptApartAndHeals) {
@@ -234,6 +286,8 @@ TEST_F(KafkaFailures, ABrokerThatGoesAndComesLosesNothing) {
         relay_.send(one);
     ASSERT_TRUE(relay_.until([&] { return condition_seen(true, "brokers are down"); }));
     EXPECT_EQ(relay_.answers.size(), 1000u);
+    // That they are down is no reason; the next attempt to connect has one.
+    EXPECT_TRUE(relay_.until([&] { return condition_seen(true, "(all brokers are down)"); }));
     cluster_.set_up(1);
     ASSERT_TRUE(relay_.until_all_answered());
     ASSERT_TRUE(relay_.until([&] { return condition_seen(false); }));
@@ -248,6 +302,27 @@ TEST_F(KafkaFailures, TroubleEndsWithoutMessagesToo) {
     ASSERT_TRUE(relay_.until([&] { return condition_seen(true); }));
     cluster_.set_up(1);
     EXPECT_TRUE(relay_.until([&] { return condition_seen(false); }));
+}
+
+// The client tries again and says nothing of it.
+TEST_F(KafkaFailures, SilenceOfConnectedBrokersIsTrouble) {
+    cluster_.create_topic("silent", 1);
+    FakeRelay relay(OUTBOX_KAFKA_PROGRAM,
+                    cluster_.settings(folder_.write("silent", "statistics.interval.ms=500\n")));
+    ASSERT_TRUE(deliver_all(relay, {message("silent", "0")}));
+    cluster_.refuse(std::vector(2000, RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS));
+    uint64_t number = relay.send(message("silent", "1"));
+    auto silence = [&](auto& seen) {
+        return seen.trouble && seen.text.find("acknowledged nothing") != std::string::npos &&
+               seen.text.find("silent") != std::string::npos;
+    };
+    ASSERT_TRUE(relay.until(
+        [&] { return std::any_of(relay.conditions.begin(), relay.conditions.end(), silence); }));
+    cluster_.take_again();
+    ASSERT_TRUE(relay.until_answered(number));
+    EXPECT_TRUE(relay.delivered(number));
+    EXPECT_TRUE(relay.until([&] { return !relay.conditions.back().trouble; }));
+    expect_in_order(cluster_.read("silent", 1), 2);
 }
 
 TEST_F(KafkaFailures, ASecretStaysInside) {

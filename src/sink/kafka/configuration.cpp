@@ -57,6 +57,8 @@ ClientConfiguration::ClientConfiguration(const sink::Settings& settings)
                                      "\" " + *why);
         if (property.name.ends_with("partitioner"))
             null_key_is_empty_key_ = property.value == "murmur2";
+        if (property.name == "sasl.mechanism" || property.name == "sasl.mechanisms")
+            uses_scram_ = property.value.starts_with("SCRAM");
         if (property.name == "batch.size") {
             const std::string& text = property.value;
             std::from_chars(text.data(), text.data() + text.size(), batch_bytes_);

@@ -30,6 +30,8 @@ class ClientConfiguration {
     // partitioner=murmur2: a message without a key goes where an empty key goes.
     bool null_key_is_empty_key() const { return null_key_is_empty_key_; }
 
+    bool uses_scram() const { return uses_scram_; }
+
     const Scrubber& scrubber() const { return scrubber_; }
 
   private:
@@ -44,6 +46,7 @@ class ClientConfiguration {
     int64_t max_in_flight_bytes_;
     int64_t batch_bytes_ = 0;  // 0: as configured
     bool null_key_is_empty_key_ = false;
+    bool uses_scram_ = false;
     std::vector<sink::Property> properties_;
     Scrubber scrubber_;
 };

@@ -28,6 +28,14 @@ constexpr auto kGiveBackEvery = 100ms;
 constexpr auto kFirstDelay = 500ms;
 constexpr auto kLongestDelay = 30s;
 constexpr auto kAloneIdle = 60s;
+// The client's last word repeats a part of what the server said; brokers of Kafka 4 check that, and
+// speak of invalid credentials.
+constexpr int kFirstWithScram = 0x020601ff;
+constexpr const char* kScramIsBroken =
+    " cannot use SCRAM with Kafka 4 whatever the password is: 2.6.1 is the first that can";
+constexpr const char* kAllDown = " (all brokers are down)";
+// Longer than any broker takes to store a batch, shorter than an operator's patience.
+constexpr auto kSilence = 15s;
 // Without messages nothing would show that a trouble has passed.
 constexpr auto kTouchEvery = 10s;
 
@@ -245,14 +253,24 @@ void KafkaSink::error(rd_kafka_resp_err_t error, std::string_view text) {
         case RD_KAFKA_RESP_ERR__TRANSPORT:
             // One broker of several: its partitions wait, the others go on.
             last_words_ = words;
-            return;
+            // A connection that is closed says no reason, the attempt to make another one does.
+            if (!in_trouble_ || !unexplained_) return;
+            words += kAllDown;
+            break;
         case RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN:
             if (in_trouble_ && last_words_.empty()) return;  // it was said why
-            if (!last_words_.empty()) words = last_words_ + " (all brokers are down)";
+            if (last_words_.empty()) {
+                trouble(error, words);
+                unexplained_ = true;
+                return;
+            }
+            words = last_words_ + kAllDown;
             break;
         case RD_KAFKA_RESP_ERR__AUTHENTICATION:
         case RD_KAFKA_RESP_ERR_SASL_AUTHENTICATION_FAILED:
             words = "authentication failed: " + words;
+            if (configuration_->uses_scram() && rd_kafka_version() < kFirstWithScram)
+                words += std::string("; librdkafka ") + rd_kafka_version_str() + kScramIsBroken;
             break;
         case RD_KAFKA_RESP_ERR__SSL:
             words = "TLS failed: " + words;
@@ -265,6 +283,7 @@ void KafkaSink::error(rd_kafka_resp_err_t error, std::string_view text) {
 }
 
 void KafkaSink::trouble(int32_t code, std::string_view text) {
+    unexplained_ = false;
     if (!in_trouble_) touch_at_ = now_ + kTouchEvery;
     in_trouble_ = true;
     reports_.trouble(code, configuration_->scrubber()(text));
@@ -287,13 +306,26 @@ void KafkaSink::log(int level, std::string_view facility, std::string_view text)
     reports_.log(static_cast<protocol::LogLevel>(std::clamp(level, 3, 7)), line);
 }
 
-void KafkaSink::statistics(std::string_view json) {
-    auto summary = summarize(json);
-    if (!summary) return;
-    if (in_trouble_ && summary->connected && state_ == Stream::Running) {
+// Brokers that are there may still acknowledge nothing.
+void KafkaSink::look_for_silence() {
+    std::string_view topic;
+    auto silence = stream_->silent_for(&topic);
+    if (silence >= kSilence) {
+        auto seconds = std::chrono::duration_cast<std::chrono::seconds>(silence).count();
+        trouble(RD_KAFKA_RESP_ERR_REQUEST_TIMED_OUT,
+                "the brokers are connected, but have acknowledged nothing for " +
+                    std::to_string(seconds) + " s, of topic \"" + std::string(topic) +
+                    "\" for one: are there enough replicas in sync?");
+    } else if (in_trouble_) {
         in_trouble_ = false;
         reports_.recovered();
     }
+}
+
+void KafkaSink::statistics(std::string_view json) {
+    auto summary = summarize(json);
+    if (!summary) return;
+    if (summary->connected && state_ == Stream::Running) look_for_silence();
     // An idle sink does not wake the relay.
     if (summary->activity == last_activity_) return;
     last_activity_ = summary->activity;

@@ -59,6 +59,7 @@ class KafkaSink final : public sink::Sink {
     void error(rd_kafka_resp_err_t error, std::string_view text);
     void log(int level, std::string_view facility, std::string_view text);
     void statistics(std::string_view json);
+    void look_for_silence();
     void trouble(int32_t code, std::string_view text);
 
     sink::Reports& reports_;
@@ -80,6 +81,7 @@ class KafkaSink final : public sink::Sink {
     Clock::time_point alone_used_at_{};
     Clock::time_point touch_at_{};
     bool in_trouble_ = false;
+    bool unexplained_ = false;  // no broker is there, and nothing has said why yet
     std::string last_words_;  // of a broker connection that failed; empty once they were passed on
     std::string last_activity_;  // of the statistics that were sent
     sink::RepeatFilter log_filter_{std::chrono::minutes(1)};

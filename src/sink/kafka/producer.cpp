@@ -38,6 +38,23 @@ rd_kafka_resp_err_t judged(rd_kafka_resp_err_t error, bool asked) {
     return error;
 }
 
+// Brokers before 2.4 have no code of its own for a compacted topic's missing key, and say that the
+// message is corrupt.
+rd_kafka_resp_err_t judged(const rd_kafka_message_t& report) {
+    if (report.err == RD_KAFKA_RESP_ERR_INVALID_MSG && report.key == nullptr)
+        return RD_KAFKA_RESP_ERR_INVALID_RECORD;
+    return judged(report.err, asked_for_partition(report._private));
+}
+
+// A batch that met a transient error, and whose successor in the partition then succeeded, is taken
+// for delivered by librdkafka: the broker would have refused the successor otherwise. Not so a
+// broker that does not know the producer in that partition (any more): the topic was deleted and
+// made anew, or the broker is told to forget quickly. The gate waits for a first acknowledgement;
+// what happens to the partition after that nobody tells. Such messages have no offset.
+bool only_inferred(const rd_kafka_message_t& report) {
+    return report.err == RD_KAFKA_RESP_ERR_NO_ERROR && report.offset == RD_KAFKA_OFFSET_INVALID;
+}
+
 constexpr auto kAskFor = std::chrono::seconds(2);
 constexpr auto kAskEvery = std::chrono::milliseconds(50);
 constexpr auto kKeepPartition = std::chrono::milliseconds(10);
@@ -175,7 +192,8 @@ Producer::Produced Producer::produce(Topic& topic, const MessageView& message, i
     Error error(rd_kafka_produceva(client_.get(), arguments.data(), arguments.size()));
     if (error) return refused(topic, message, rd_kafka_error_code(error.get()));
     static_cast<void>(headers.release());  // the client owns them now
-    ++in_client_;
+    if (in_client_++ == 0) answered_at_ = now_;
+    ++topic.in_client;
     topic.asking = false;
     return Produced::Taken;
 }
@@ -341,9 +359,17 @@ void Producer::on_reports(rd_kafka_event_t* event) {
             const rd_kafka_message_t& report = *reports[i];
             const uint64_t number = number_of(report._private);
             --in_client_;
+            answered_at_ = now_;
             if (last_topic_ == nullptr || last_topic_->handle.get() != report.rkt)
                 last_topic_ = &topic(rd_kafka_topic_name(report.rkt));
             Topic& of = *last_topic_;
+            --of.in_client;
+            if (only_inferred(report)) doubt(of);
+            if (of.doubted) {
+                fail(of, number, RD_KAFKA_RESP_ERR__INCONSISTENT,
+                     "returned: an acknowledgement did not come from the broker");
+                continue;
+            }
             if (report.err == RD_KAFKA_RESP_ERR_NO_ERROR) {
                 events_.on_delivered(number);
                 auto released = of.gate.delivered(number, report.partition, now_);
@@ -353,20 +379,40 @@ void Producer::on_reports(rd_kafka_event_t* event) {
                 }
                 continue;
             }
-            auto error = judged(report.err, asked_for_partition(report._private));
+            auto error = judged(report);
             std::string text(view(rd_kafka_err2str(error)));
-            if (report.err == RD_KAFKA_RESP_ERR_INVALID_RECORD && report.key == nullptr)
+            if (error == RD_KAFKA_RESP_ERR_INVALID_RECORD && report.key == nullptr)
                 text += " (a compacted topic takes no message without a key)";
             fail(of, number, error, text);
         }
     }
 }
 
+// What has arrived may arrive a second time; what has not, arrives, and in its place.
+void Producer::doubt(Topic& topic) {
+    topic.doubted = true;
+    if (broken_) return;
+    broken_ = true;
+    broken_words_ = "messages of topic \"" + topic.name +
+                    "\" were acknowledged by what came behind them only; they are sent again";
+}
+
 rd_kafka_resp_err_t Producer::broken_error(std::string* text) const {
+    if (!broken_words_.empty()) {
+        *text = broken_words_;
+        return RD_KAFKA_RESP_ERR__INCONSISTENT;
+    }
     char words[512] = "";
     rd_kafka_resp_err_t error = rd_kafka_fatal_error(client_.get(), words, sizeof(words));
     *text = words;
     return error;
+}
+
+Producer::Clock::duration Producer::silent_for(std::string_view* topic) const {
+    if (in_client_ == 0) return {};
+    for (const auto& [name, one] : topics_)
+        if (one->in_client > 0) *topic = name;
+    return now_ - answered_at_;
 }
 
 void Producer::give_back(bool under_way) {

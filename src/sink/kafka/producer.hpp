@@ -56,9 +56,12 @@ class Producer {
     size_t outstanding() const { return in_client_ + waiting_; }
     size_t in_client() const { return in_client_; }
 
-    // Set once librdkafka has declared the producer broken.
+    // Set once librdkafka has declared the producer broken, or has claimed what it cannot know.
     bool broken() const { return broken_; }
     rd_kafka_resp_err_t broken_error(std::string* text) const;
+    // How long librdkafka has held messages without an answer to any of them, and a topic of
+    // theirs. It says nothing of the errors that it meets and tries again after.
+    Clock::duration silent_for(std::string_view* topic) const;
     // Gives back what waits in the sink, and what librdkafka holds: always what is queued, and what
     // is under way only when asked to. Reports come with the next poll()s.
     void give_back(bool under_way);
@@ -86,6 +89,7 @@ class Producer {
     void fail(Topic& topic, uint64_t number, rd_kafka_resp_err_t error, std::string_view text);
 
     void on_reports(rd_kafka_event_t* event);
+    void doubt(Topic& topic);
     void on_event(rd_kafka_event_t* event);
 
     struct NameHash {
@@ -105,9 +109,11 @@ class Producer {
     Topic* last_topic_ = nullptr;
     rd_kafka_resp_err_t refusal_ = RD_KAFKA_RESP_ERR_NO_ERROR;  // of the last TopicRefused
     size_t in_client_ = 0;
-    size_t waiting_ = 0;     // in gates and backlogs
-    bool backlogs_ = false;  // some topic may have a backlog
+    Clock::time_point answered_at_{};  // or since when it holds any
+    size_t waiting_ = 0;               // in gates and backlogs
+    bool backlogs_ = false;            // some topic may have a backlog
     bool broken_ = false;
+    std::string broken_words_;  // where it was not librdkafka that said so
     std::mt19937 random_{std::random_device()()};
     Clock::time_point now_ = Clock::now();
     Clock::time_point keep_partition_until_ = now_;

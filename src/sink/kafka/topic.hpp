@@ -56,6 +56,12 @@ struct Topic {
     bool asking = false;
     sink::Clock::time_point ask_until{};
     sink::Clock::time_point ask_again_at{};
+
+    size_t in_client = 0;  // messages that librdkafka holds
+
+    // One of its messages was taken for delivered without an answer (see Producer::on_reports):
+    // that one and those behind it are sent again, by another producer.
+    bool doubted = false;
 };
 
 }  // namespace outbox::kafka
