@@ -12,14 +12,40 @@ namespace {
 
 // A file's contents may change under the same name: a new password, a new certificate. Its inode
 // and time of change tell; what is in it is the sink's business.
-void add_to_signature(void* context, const char* name, const char* value) {
-    StringInfo text = static_cast<StringInfo>(context);
-    appendStringInfo(text, "%s=%s\n", name, value);
+void add_file_to_signature(StringInfo text, const char* path) {
     struct stat file;
-    if (strcmp(name, "config_file") != 0 || stat(value, &file) != 0) return;
+    if (stat(path, &file) != 0) return;
     appendStringInfo(text, "%llu %lld.%09ld\n", static_cast<unsigned long long>(file.st_ino),
                      static_cast<long long>(file.st_mtim.tv_sec),
                      static_cast<long>(file.st_mtim.tv_nsec));
+}
+
+// The properties file names others, of certificates and keys for example, that are renewed while
+// it stays as it is. A value that looks like a path is taken for one; the values themselves, some
+// of them secret, are kept nowhere.
+void add_files_named_in(StringInfo text, const char* path) {
+    FILE* file = AllocateFile(path, "r");
+    if (!file) return;
+    char line[MAXPGPATH + 256];
+    while (fgets(line, sizeof(line), file)) {
+        char* value = strchr(line, '=');
+        if (!value) continue;
+        value += 1 + strspn(value + 1, " \t");
+        size_t length = strlen(value);
+        while (length > 0 && isspace(static_cast<unsigned char>(value[length - 1])))
+            value[--length] = '\0';
+        if (value[0] == '/') add_file_to_signature(text, value);
+    }
+    explicit_bzero(line, sizeof(line));
+    FreeFile(file);
+}
+
+void add_to_signature(void* context, const char* name, const char* value) {
+    StringInfo text = static_cast<StringInfo>(context);
+    appendStringInfo(text, "%s=%s\n", name, value);
+    if (strcmp(name, "config_file") != 0) return;
+    add_file_to_signature(text, value);
+    add_files_named_in(text, value);
 }
 
 }  // namespace
