@@ -9,16 +9,21 @@ from pathlib import Path
 import pytest
 
 from support import cluster as clusters
+from support.guarded_kafka import GuardedKafka
 from support.kafka import EmbeddedBroker, RealKafka
 from support.processes import give_to_server_user
 from support.workload import Workload
+
+
+# The fixtures that start one or several real brokers.
+REAL = {"kafka", "guarded_kafka", "three_brokers"}
 
 
 def pytest_collection_modifyitems(items):
     """A test that needs the real broker says so by using it; every other one belongs to the quick half."""
     for item in items:
         if not any(item.get_closest_marker(mark) for mark in ("embedded", "kafka")):
-            item.add_marker("kafka" if "kafka" in item.fixturenames else "embedded")
+            item.add_marker("kafka" if REAL.intersection(item.fixturenames) else "embedded")
 
 
 @pytest.hookimpl(hookwrapper=True)
@@ -119,6 +124,18 @@ def kafka(base_directory):
     broker = RealKafka(base_directory / "kafka").start()
     yield broker
     broker.stop(remove=True)
+
+
+@pytest.fixture(scope="session")
+def guarded_kafka(base_directory):
+    """A real Kafka that is reached through proxies, TLS and SASL, and knows who may do what."""
+    directory = base_directory / "guarded"
+    directory.mkdir()
+    broker = GuardedKafka(directory / "kafka")
+    try:
+        yield broker.start()
+    finally:
+        broker.stop(remove=True)
 
 
 @pytest.fixture

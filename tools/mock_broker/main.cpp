@@ -8,6 +8,7 @@
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
+#include <sstream>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -30,7 +31,14 @@ struct Arguments {
         "outbox-mock-broker [--brokers N] [--topics NAME:PARTITIONS,...]\n\n"
         "Prints its bootstrap address and serves until its standard input ends or it is\n"
         "told to terminate. Other topics appear, with 4 partitions, when somebody asks for\n"
-        "them. Nothing is kept: every partition holds a few megabytes.\n");
+        "them. Nothing is kept: every partition holds a few megabytes.\n\n"
+        "A line on its standard input is a command, answered with \"ok\" or \"no\":\n"
+        "  refuse API CODE...   answer the next requests of that number with these errors\n"
+        "  accept API           no more of them\n"
+        "  topic NAME CODE      the error of a topic in metadata; 0: none\n"
+        "  down N, up N         one of the brokers\n"
+        "  leader NAME P N      partition P of a topic is led by broker N\n"
+        "  delay N MS           how long broker N takes to answer\n");
     std::exit(status);
 }
 
@@ -70,15 +78,61 @@ Arguments parse(int argc, char** argv) {
     return arguments;
 }
 
+bool refuse(rd_kafka_mock_cluster_t* cluster, std::istringstream& words) {
+    int16_t api = 0;
+    if (!(words >> api)) return false;
+    std::vector<rd_kafka_resp_err_t> errors;
+    for (int code = 0; words >> code;)
+        errors.push_back(static_cast<rd_kafka_resp_err_t>(code));
+    rd_kafka_mock_push_request_errors_array(cluster, api, errors.size(), errors.data());
+    return !errors.empty();
+}
+
+bool obey(rd_kafka_mock_cluster_t* cluster, const std::string& line) {
+    std::istringstream words(line);
+    std::string command, topic;
+    int first = 0, second = 0;
+    words >> command;
+    if (command == "refuse") return refuse(cluster, words);
+    if (command == "accept" && words >> first) {
+        rd_kafka_mock_clear_request_errors(cluster, static_cast<int16_t>(first));
+        return true;
+    }
+    if (command == "topic" && words >> topic >> first) {
+        rd_kafka_mock_topic_set_error(cluster, topic.c_str(),
+                                      static_cast<rd_kafka_resp_err_t>(first));
+        return true;
+    }
+    if (command == "down" && words >> first)
+        return rd_kafka_mock_broker_set_down(cluster, first) == RD_KAFKA_RESP_ERR_NO_ERROR;
+    if (command == "up" && words >> first)
+        return rd_kafka_mock_broker_set_up(cluster, first) == RD_KAFKA_RESP_ERR_NO_ERROR;
+    if (command == "leader" && words >> topic >> first >> second)
+        return rd_kafka_mock_partition_set_leader(cluster, topic.c_str(), first, second) ==
+               RD_KAFKA_RESP_ERR_NO_ERROR;
+    if (command == "delay" && words >> first >> second)
+        return rd_kafka_mock_broker_set_rtt(cluster, first, second) == RD_KAFKA_RESP_ERR_NO_ERROR;
+    return false;
+}
+
 volatile std::sig_atomic_t stop = 0;
 
-void wait_for_the_end() {
+// Until the input ends.
+void serve(rd_kafka_mock_cluster_t* cluster) {
+    std::string input;
     for (;;) {
-        pollfd input{STDIN_FILENO, POLLIN, 0};
-        ::poll(&input, 1, -1);
+        pollfd source{STDIN_FILENO, POLLIN, 0};
+        ::poll(&source, 1, -1);
         if (stop != 0) return;
-        char rest[4096];
-        if (input.revents != 0 && ::read(STDIN_FILENO, rest, sizeof(rest)) <= 0) return;
+        if (source.revents == 0) continue;
+        char piece[4096];
+        ssize_t length = ::read(STDIN_FILENO, piece, sizeof(piece));
+        if (length <= 0) return;
+        input.append(piece, static_cast<size_t>(length));
+        for (size_t end; (end = input.find('\n')) != std::string::npos; input.erase(0, end + 1)) {
+            std::puts(obey(cluster, input.substr(0, end)) ? "ok" : "no");
+            std::fflush(stdout);
+        }
     }
 }
 
@@ -110,7 +164,7 @@ int main(int argc, char** argv) {
     }
     std::printf("%s\n", rd_kafka_mock_cluster_bootstraps(cluster));
     std::fflush(stdout);
-    wait_for_the_end();
+    serve(cluster);
     rd_kafka_mock_cluster_destroy(cluster);
     rd_kafka_destroy(host);
     return 0;

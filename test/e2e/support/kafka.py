@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from confluent_kafka import OFFSET_BEGINNING, TIMESTAMP_CREATE_TIME, Consumer, KafkaError, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic
+from confluent_kafka.admin import AdminClient, ConfigResource, NewPartitions, NewTopic
 
 from support.ledger import Received
 from support.processes import run
@@ -18,10 +18,14 @@ from support.waiting import wait_for
 ROOT = Path(__file__).resolve().parents[3]
 
 
+_given = set()
+
+
 def free_port():
-    """A port that nobody listens on, and the next one neither, below those of outgoing connections."""
+    """A port that nobody listens on, and the next one neither, below those of outgoing connections; each once."""
     for candidate in random.sample(range(20000, 32000, 2), 100):
-        if all(_is_free(port) for port in (candidate, candidate + 1)):
+        if candidate not in _given and all(_is_free(port) for port in (candidate, candidate + 1)):
+            _given.add(candidate)
             return candidate
     raise AssertionError("no free port")
 
@@ -94,6 +98,18 @@ class RealKafka(Broker):
         for future in admin.alter_configs([ConfigResource(ConfigResource.Type.TOPIC, name, set_config=settings)]).values():
             future.result(30)
 
+    def delete_topic(self, name):
+        admin = AdminClient({"bootstrap.servers": self.bootstrap})
+        for future in admin.delete_topics([name]).values():
+            future.result(30)
+        wait_for(lambda: name not in admin.list_topics(timeout=10).topics, f"the end of {name}")
+
+    def add_partitions(self, name, total):
+        admin = AdminClient({"bootstrap.servers": self.bootstrap})
+        for future in admin.create_partitions([NewPartitions(name, total)]).values():
+            future.result(30)
+        wait_for(lambda: self._has_leaders(admin, name, total), f"leaders of {name}")
+
     def _has_leaders(self, admin, name, partitions):
         topic = admin.list_topics(name, timeout=10).topics[name]
         if len(topic.partitions) != partitions or any(p.leader < 0 for p in topic.partitions.values()):
@@ -119,11 +135,11 @@ class EmbeddedBroker(Broker):
     def __init__(self, log):
         self.log = Path(log)
 
-    def start(self):
+    def start(self, brokers=1):
         program = ROOT / "build/release/outbox-mock-broker"
         assert program.exists(), f"{program} is not built"
         self.process = subprocess.Popen(
-            [program],
+            [program, "--brokers", str(brokers)],
             # It ends with its input, so with the tests.
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -133,6 +149,17 @@ class EmbeddedBroker(Broker):
         self.bootstrap = self.process.stdout.readline().strip()
         assert self.bootstrap, f"the embedded broker does not start: {self.log.read_text()}"
         return self
+
+    def command(self, *words):
+        """One of the commands that its --help lists."""
+        self.process.stdin.write(" ".join(map(str, words)) + "\n")
+        self.process.stdin.flush()
+        answer = self.process.stdout.readline().strip()
+        assert answer == "ok", f"{words}: {answer}"
+
+    def refuse_produce(self, *errors):
+        """Answers the next produce requests with these errors."""
+        self.command("refuse", 0, *errors)
 
     def stop(self):
         self.process.kill()
