@@ -15,6 +15,7 @@
 
 #include "session/commit.hpp"
 #include "shared/shared_state.hpp"
+#include "shared/timer.hpp"
 #include "storage/schema.hpp"
 
 namespace outbox {
@@ -138,8 +139,8 @@ void keep_relay_out(Oid database) {
     slot->leave = slot->pid != 0;
     SpinLockRelease(&slot->mutex);
     wake_relay(database);
-    TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), kLeaveTimeoutMs);
-    while (relay_present(slot) && GetCurrentTimestamp() < deadline) {
+    TimestampTz deadline = TimestampTzPlusMilliseconds(timer_now(), kLeaveTimeoutMs);
+    while (relay_present(slot) && timer_now() < deadline) {
         CHECK_FOR_INTERRUPTS();
         ConditionVariableTimedSleep(&slot->progressed, 50,
                                     compat::wait_event("OutboxRelayLeaving"));

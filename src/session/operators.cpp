@@ -6,6 +6,7 @@
 #include "session/commit.hpp"
 #include "settings.hpp"
 #include "shared/shared_state.hpp"
+#include "shared/timer.hpp"
 #include "storage/backlog.hpp"
 #include "storage/deferred.hpp"
 #include "storage/identity.hpp"
@@ -215,7 +216,7 @@ OUTBOX_SQL_FUNCTION(outbox_relay_status) {
 OUTBOX_SQL_FUNCTION(outbox_wait_for_delivery) {
     int64 timeout_ms = PG_ARGISNULL(0) ? -1 : wait_deadline_ms(PG_GETARG_INTERVAL_P(0));
     TimestampTz deadline =
-        timeout_ms < 0 ? DT_NOEND : TimestampTzPlusMilliseconds(GetCurrentTimestamp(), timeout_ms);
+        timeout_ms < 0 ? DT_NOEND : TimestampTzPlusMilliseconds(timer_now(), timeout_ms);
     Schema schema = required_schema();
     if (!shared) {
         ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -229,7 +230,7 @@ OUTBOX_SQL_FUNCTION(outbox_wait_for_delivery) {
     bool delivered = last == 0;
     RelaySlot* slot = nullptr;
     uint64 snapshots = 0;
-    while (!delivered && GetCurrentTimestamp() < deadline) {
+    while (!delivered && timer_now() < deadline) {
         CHECK_FOR_INTERRUPTS();
         // A relay may come, go, and come again meanwhile; each counts its looks anew.
         if (!slot || find_slot(MyDatabaseId) != slot) {
@@ -252,7 +253,7 @@ OUTBOX_SQL_FUNCTION(outbox_wait_for_delivery) {
                 delivered = is_delivered(view, snapshots, last);
                 long rest = deadline == DT_NOEND
                                 ? 1000
-                                : TimestampDifferenceMilliseconds(GetCurrentTimestamp(), deadline);
+                                : TimestampDifferenceMilliseconds(timer_now(), deadline);
                 if (delivered || rest <= 0 || find_slot(MyDatabaseId) != slot) break;
                 (void)ConditionVariableTimedSleep(&slot->progressed, Min(rest, 1000L),
                                                   compat::wait_event("OutboxWaitForDelivery"));

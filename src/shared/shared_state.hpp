@@ -62,7 +62,8 @@ struct RelaySlot {
     uint64_t snapshots;        // grows with each pass over the log that took effect
     TimestampTz delivered_at;  // when the broker acknowledged something last; 0: not yet
     TimestampTz last_error_at;
-    TimestampTz healthy_since;  // 0: not healthy; the launcher's backoff starts anew after a while
+    // By timer_now(). 0: not healthy; the launcher's backoff starts anew after a while.
+    TimestampTz healthy_since;
     char last_error[kErrorLength];
     char sink_name[kNameLength];
     char sink_statistics[kStatisticsLength];

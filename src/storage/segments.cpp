@@ -2,6 +2,7 @@
 #include "storage/segments.hpp"
 
 #include "settings.hpp"
+#include "shared/timer.hpp"
 #include "storage/log_reader.hpp"
 
 namespace outbox {
@@ -64,6 +65,14 @@ bool is_empty(Oid segment) {
     return empty;
 }
 
+// How long a segment has been kept whose newest row has this time. Where that lies ahead, the clock
+// was wrong when the row was written, or is now; then what this process has seen itself counts.
+long kept_for_ms(TimestampTz newest, TimestampTz inactive_since) {
+    TimestampTz now = GetCurrentTimestamp();
+    if (newest <= now) return TimestampDifferenceMilliseconds(newest, now);
+    return TimestampDifferenceMilliseconds(inactive_since, timer_now());
+}
+
 void sooner(long* again, long ms) {
     if (*again < 0 || ms < *again) *again = ms;
 }
@@ -123,6 +132,8 @@ void SegmentRing::start(const Schema& schema) {
         active_ = i;
     }
     active_since_ = 0;
+    for (TimestampTz& since : inactive_since_)
+        since = timer_now();
     lock_retry_ms_ = 0;
 }
 
@@ -143,7 +154,7 @@ bool SegmentRing::switch_if_due(const Schema& schema, long* again) {
         active_since_ = 0;
         return false;
     }
-    TimestampTz now = GetCurrentTimestamp();
+    TimestampTz now = timer_now();
     if (active_since_ == 0) active_since_ = now;
     long age_ms = TimestampDifferenceMilliseconds(active_since_, now);
     long max_age_ms = static_cast<long>(settings.segment_max_age_s) * 1000;
@@ -158,6 +169,7 @@ bool SegmentRing::switch_if_due(const Schema& schema, long* again) {
     for (int i = 1; i < kSegments; ++i) {
         int next = (active_ + i) % kSegments;
         if (!is_empty(schema.segments[next])) continue;
+        inactive_since_[active_] = now;
         active_ = next;
         active_since_ = 0;
         return true;
@@ -168,12 +180,11 @@ bool SegmentRing::switch_if_due(const Schema& schema, long* again) {
 bool SegmentRing::empty_if_settled(const Schema& schema, int segment, const SettledView& settled,
                                    long* again) {
     Extent extent = extent_of(schema, segment);
-    TimestampTz now = GetCurrentTimestamp();
     // Not read yet, or on its way: progress brings us back.
     if (extent.any) {
         if (extent.highest > settled.watermark()) return false;
         if (settled.any_in_flight(extent.lowest, extent.highest)) return false;
-        long kept_ms = TimestampDifferenceMilliseconds(extent.newest, now);
+        long kept_ms = kept_for_ms(extent.newest, inactive_since_[segment]);
         long retention_ms = static_cast<long>(settings.retention_s) * 1000;
         if (kept_ms < retention_ms) {
             sooner(again, retention_ms - kept_ms);

@@ -46,7 +46,10 @@ class SegmentRing {
                           long* again);
 
     int active_ = 0;
-    TimestampTz active_since_ = 0;  // when the first row was seen in it; 0: none yet
+    // Both by timer_now(): when the first row was seen in the active segment (0: none yet), and
+    // when each of the others ceased to be active, or this process began.
+    TimestampTz active_since_ = 0;
+    TimestampTz inactive_since_[kSegments] = {};
     long lock_retry_ms_ = 0;
 };
 

@@ -15,6 +15,7 @@
 
 #include "settings.hpp"
 #include "shared/shared_state.hpp"
+#include "shared/timer.hpp"
 #include "worker/backoff.hpp"
 #include "worker/relay.hpp"
 
@@ -236,7 +237,7 @@ void start(int index) {
     bool registered = RegisterDynamicBackgroundWorker(&worker, &track.handle);
     MemoryContextSwitchTo(caller);
     track.started = registered;
-    track.started_at = GetCurrentTimestamp();
+    track.started_at = timer_now();
     if (registered) {
         refused_before = false;
         return;
@@ -254,7 +255,7 @@ void start(int index) {
 // The process of a slot has ended: decide what becomes of the slot.
 void settle_end(int index, const SlotView& view) {
     Track& track = tracks[index];
-    TimestampTz now = GetCurrentTimestamp();
+    TimestampTz now = timer_now();
     track.started = false;
     if (track.handle) {
         pfree(track.handle);
@@ -282,7 +283,7 @@ bool never_came(const Track& track) {
         pid_t pid;
         return GetBackgroundWorkerPid(track.handle, &pid) == BGWH_STOPPED;
     }
-    return TimestampDifferenceExceeds(track.started_at, GetCurrentTimestamp(), kStartTimeoutMs);
+    return TimestampDifferenceExceeds(track.started_at, timer_now(), kStartTimeoutMs);
 }
 
 // A slot has become free: a database that waits for one gets it in the next turn, which is then due
@@ -317,7 +318,7 @@ long advance_slots() {
                 continue;
             }
         }
-        TimestampTz now = GetCurrentTimestamp();
+        TimestampTz now = timer_now();
         if (is_held(view.database)) continue;  // whoever lets go wakes us
         if (track.due <= now) {
             if (!exists(view.database)) {
@@ -338,7 +339,7 @@ long advance_slots() {
 void loop() {
     MemoryContext scratch =
         AllocSetContextCreate(TopMemoryContext, "outbox launcher", ALLOCSET_DEFAULT_SIZES);
-    TimestampTz reconciled = GetCurrentTimestamp();
+    TimestampTz reconciled = timer_now();
     for (;;) {
         MemoryContextSwitchTo(scratch);
         MemoryContextReset(scratch);
@@ -347,7 +348,7 @@ void loop() {
             ConfigReloadPending = false;
             ProcessConfigFile(PGC_SIGHUP);
         }
-        TimestampTz now = GetCurrentTimestamp();
+        TimestampTz now = timer_now();
         bool reconcile = TimestampDifferenceExceeds(reconciled, now, kReconcileMs);
         if (reconcile) reconciled = now;
         take_requests(reconcile);

@@ -3,6 +3,7 @@
 // While a topic is not Open, its messages go to the table `deferred` and from there, in the order
 // of their positions, to the sink; see topics.hpp for the states.
 #include "settings.hpp"
+#include "shared/timer.hpp"
 #include "storage/backlog.hpp"
 #include "storage/deferred.hpp"
 #include "storage/log_reader.hpp"
@@ -107,8 +108,7 @@ void settle(Relay* relay, const Schema& schema, Topic* topic) {
             ereport(LOG, (errmsg("outbox keeps the messages of topic \"%s\" back: %s", topic->name,
                                  topic->error)));
         }
-        topic->next_try =
-            TimestampTzPlusMilliseconds(GetCurrentTimestamp(), topic->backoff.next_ms());
+        topic->next_try = TimestampTzPlusMilliseconds(timer_now(), topic->backoff.next_ms());
         relay->topics.set_state(topic, TopicState::Waiting);
     } else {
         relay->topics.set_state(topic, TopicState::Draining);
@@ -167,7 +167,7 @@ void advance(Relay* relay, const Schema& schema, uint32 index) {
     if (topic->state == TopicState::Closed && topic->in_flight == 0) settle(relay, schema, topic);
     if (!may_drain(*relay)) return;
     if (topic->state == TopicState::Waiting && topic->in_flight == 0 &&
-        GetCurrentTimestamp() >= topic->next_try) {
+        timer_now() >= topic->next_try) {
         drain(relay, index, true);
     } else if (topic->state == TopicState::Draining) {
         drain(relay, index, false);
@@ -187,7 +187,7 @@ void found_topic(void* context, const char* name, int64 waiting, int64 parked) {
     // What was released may have to go before what has been sent since.
     topic.rewind = topic.drained_to > 0;
     if (topic.state != TopicState::Open) return;
-    topic.next_try = GetCurrentTimestamp();
+    topic.next_try = timer_now();
     relay->topics.set_state(&topic, TopicState::Waiting);
 }
 
@@ -223,7 +223,7 @@ long recovery_due_ms(const Relay& relay) {
     if (pg_atomic_read_u32(&relay.slot->parked_changed) != 0) return 0;
     if (relay.topics.troubled() == 0) return relay.removal_count > 0 ? 0 : -1;
     long due = -1;
-    TimestampTz now = GetCurrentTimestamp();
+    TimestampTz now = timer_now();
     for (uint32 i = 0; i < relay.topics.count(); ++i) {
         const Topic& topic = relay.topics.at(i);
         long wait = -1;

@@ -11,6 +11,7 @@
 #include "worker/relay.hpp"
 
 #include "settings.hpp"
+#include "shared/timer.hpp"
 #include "storage/backlog.hpp"
 #include "storage/deferred.hpp"
 #include "storage/positions.hpp"
@@ -138,8 +139,7 @@ void start_sink() {
         snprintf(text, sizeof(text), "could not start the sink outbox-%s: %s", settings.sink,
                  strerror(errno));
         set_last_error(relay->slot, text);
-        relay->sink_due =
-            TimestampTzPlusMilliseconds(GetCurrentTimestamp(), relay->sink_backoff.next_ms());
+        relay->sink_due = TimestampTzPlusMilliseconds(timer_now(), relay->sink_backoff.next_ms());
     }
     rebuild_wait_set();
 }
@@ -153,7 +153,7 @@ void sink_ended(bool expected) {
     // One that was at work may start again at once; one that fails time after time must not spin.
     if (relay->sink_delivered) relay->sink_ends = 0;
     long pause = relay->sink_delivered ? 0 : static_cast<long>(relay->sink_backoff.next_ms());
-    relay->sink_due = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), pause);
+    relay->sink_due = TimestampTzPlusMilliseconds(timer_now(), pause);
     if (relay->sink_said_why) return;
     char how[128];
     char text[kErrorLength];
@@ -190,14 +190,14 @@ void drain_sink(int most_ms = settings.stop_timeout_ms) {
     if (relay->sink_in_trouble || relay->sink.state() == SinkProcess::State::Starting) {
         most_ms = Min(most_ms, kDrainInTroubleMs);
     }
-    TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), most_ms);
+    TimestampTz deadline = TimestampTzPlusMilliseconds(timer_now(), most_ms);
     relay->sink.send_drain();
     bool there = true;
     while (there) {
         there = relay->sink.flush();
         there = handle_reports(relay) && there;
         publish_status(relay);
-        long rest = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), deadline);
+        long rest = TimestampDifferenceMilliseconds(timer_now(), deadline);
         if (!there || rest <= 0) break;
         ResetLatch(MyLatch);
         // Not CHECK_FOR_INTERRUPTS alone: the barrier that DROP DATABASE sends is absorbed by it
@@ -375,7 +375,7 @@ struct Deadlines {
 };
 
 long until(TimestampTz moment) {
-    return Max(0L, TimestampDifferenceMilliseconds(GetCurrentTimestamp(), moment));
+    return Max(0L, TimestampDifferenceMilliseconds(timer_now(), moment));
 }
 
 void pace(instr_time* last_pass) {
@@ -517,8 +517,7 @@ class Loop {
                 break;
             case Look::Done:
                 if (ready && relay->gaps.recheck_ms() >= 0) {
-                    gaps_due_ = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-                                                            relay->gaps.recheck_ms());
+                    gaps_due_ = TimestampTzPlusMilliseconds(timer_now(), relay->gaps.recheck_ms());
                     deadlines->at_most(until(gaps_due_));
                 }
                 break;
@@ -556,7 +555,7 @@ class Loop {
     }
 
     void maintain(Deadlines* deadlines) {
-        TimestampTz now = GetCurrentTimestamp();
+        TimestampTz now = timer_now();
         if (maintain_due_ == 0 || now >= maintain_due_) {
             long again = maintain_segments();
             maintain_due_ = again < 0
@@ -575,7 +574,7 @@ class Loop {
     void save(Deadlines* deadlines) {
         if (!relay->progress_changed && relay->removal_count == 0) return;
         TimestampTz due = TimestampTzPlusMilliseconds(relay->progress_saved_at, kSaveIntervalMs);
-        if (GetCurrentTimestamp() >= due) {
+        if (timer_now() >= due) {
             save_if_changed();
         } else {
             deadlines->at_most(until(due));

@@ -1,4 +1,5 @@
 // Saving progress, and showing it in shared memory. Relay process.
+#include "shared/timer.hpp"
 #include "storage/deferred.hpp"
 #include "worker/relay_state.hpp"
 
@@ -91,7 +92,7 @@ void save_progress_now(Relay* relay, const Schema& schema) {
     relay->progress.unsettled = nullptr;
     relay->progress.unsettled_count = 0;
     relay->progress_changed = false;
-    relay->progress_saved_at = GetCurrentTimestamp();
+    relay->progress_saved_at = timer_now();
 }
 
 void publish_status(Relay* relay) {
@@ -125,8 +126,7 @@ void publish_status(Relay* relay) {
     slot->open_positions = open;
     slot->first_in_flight = first;
     slot->snapshots = relay->passes;
-    if (state == RelayState::Running && slot->healthy_since == 0)
-        slot->healthy_since = GetCurrentTimestamp();
+    if (state == RelayState::Running && slot->healthy_since == 0) slot->healthy_since = timer_now();
     SpinLockRelease(&slot->mutex);
     pg_atomic_write_u32(&slot->active_segment, static_cast<uint32>(relay->ring.active()));
     if (waiters && changed) ConditionVariableBroadcast(&slot->progressed);
