@@ -72,6 +72,19 @@ all: sinks
 install: install-sinks
 uninstall: uninstall-sinks
 
+# A library and sinks with fault points (src/fault_point.hpp), for tests; never installed.
+FAULTY = build/fault-points
+.PHONY: fault-points
+fault-points: $(FAULTY)/outbox.so
+	cmake --preset fault-points
+	cmake --build $(FAULTY) --target $(SINKS)
+$(FAULTY)/outbox.so: $(SOURCES:%.cpp=$(FAULTY)/server/%.o)
+	$(CC) $(CFLAGS) -shared -o $@ $^ $(LDFLAGS) $(LDFLAGS_SL)
+$(FAULTY)/server/%.o: %.cpp Makefile
+	@mkdir -p $(@D)
+	$(CXX) $(CXXFLAGS) -DOUTBOX_FAULT_POINTS -MMD -MP $(CPPFLAGS) -c -o $@ $<
+-include $(SOURCES:%.cpp=$(FAULTY)/server/%.d)
+
 .PHONY: sinks install-sinks uninstall-sinks
 sinks:
 	cmake --preset release

@@ -1,6 +1,7 @@
 // What happens to a transaction's messages when it commits, prepares or aborts. Session's backend.
 #include "session/commit.hpp"
 
+#include "fault_point.hpp"
 #include "session/backlog_limit.hpp"
 #include "session/transaction_buffer.hpp"
 #include "shared/shared_state.hpp"
@@ -145,7 +146,9 @@ void write_messages() {
     XactReadOnly = false;
     PushActiveSnapshot(GetTransactionSnapshot());
 
+    OUTBOX_FAULT_POINT("session-before-lock");
     Relation segment = open_active_segment();
+    OUTBOX_FAULT_POINT("session-after-lock");
     // An expression in an index of the table runs with the rights of the table's owner, not of
     // whoever emitted. An error ends this with the transaction.
     Oid user;
@@ -154,6 +157,7 @@ void write_messages() {
     SetUserIdAndSecContext(segment->rd_rel->relowner,
                            security | SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION);
     (void)GetTopTransactionId();
+    OUTBOX_FAULT_POINT("session-after-xid");
     pending.wake = true;
     Oid sequence = find_sequence();
     int64 passed = relay_has_read(MyDatabaseId, sequence);
@@ -167,13 +171,18 @@ void write_messages() {
         MemoryContextSwitchTo(outer);
         if (!message) break;
         int64 position = next_position(sequence, passed);
-        if (first) note_first_position(position);
+        if (first) {
+            note_first_position(position);
+            OUTBOX_FAULT_POINT("session-after-first-position");
+        }
         first = false;
         writer.add(message, position, time);
         if (writer.full()) writer.flush();
     }
+    OUTBOX_FAULT_POINT("session-before-last-insert");
     writer.finish();
     SetUserIdAndSecContext(user, security);
+    OUTBOX_FAULT_POINT("session-after-last-insert");
     note_written();
     table_close(segment, NoLock);
 
@@ -186,6 +195,7 @@ void write_messages() {
 void before_commit() {
     if (!transaction_buffer.empty()) {
         write_messages();
+        OUTBOX_FAULT_POINT("session-before-return");
         pending.written = true;
     }
     transaction_buffer.release();
@@ -196,7 +206,10 @@ void after_end() {
     pending = Pending();
     transaction_buffer.forget();
     if (owed.parked) announce_parked_changed();
-    if (owed.wake) wake_relay(MyDatabaseId);
+    if (owed.wake) {
+        OUTBOX_FAULT_POINT("session-before-wake");
+        wake_relay(MyDatabaseId);
+    }
     if (owed.request) request_relay(owed.request_database);
     if (owed.settings) announce_settings(owed.settings_database);
 }

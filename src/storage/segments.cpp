@@ -1,6 +1,7 @@
 // The ring of segments: which one is active, and when one is emptied. Relay process.
 #include "storage/segments.hpp"
 
+#include "fault_point.hpp"
 #include "settings.hpp"
 #include "shared/timer.hpp"
 #include "storage/log_reader.hpp"
@@ -169,9 +170,11 @@ bool SegmentRing::switch_if_due(const Schema& schema, long* again) {
     for (int i = 1; i < kSegments; ++i) {
         int next = (active_ + i) % kSegments;
         if (!is_empty(schema.segments[next])) continue;
+        OUTBOX_FAULT_POINT("ring-before-switch");
         inactive_since_[active_] = now;
         active_ = next;
         active_since_ = 0;
+        OUTBOX_FAULT_POINT("ring-after-switch");
         return true;
     }
     return false;
@@ -191,6 +194,7 @@ bool SegmentRing::empty_if_settled(const Schema& schema, int segment, const Sett
             return false;
         }
     }
+    OUTBOX_FAULT_POINT("ring-before-lock");
     if (!ConditionalLockRelationOid(schema.segments[segment], AccessExclusiveLock)) {
         lock_retry_ms_ =
             lock_retry_ms_ == 0 ? kFirstLockRetryMs : Min(lock_retry_ms_ * 2, kLongestLockRetryMs);
@@ -208,7 +212,9 @@ bool SegmentRing::empty_if_settled(const Schema& schema, int segment, const Sett
         table_close(probe.heap, NoLock);
         if (present) return false;
     }
+    OUTBOX_FAULT_POINT("ring-before-emptying");
     if (!empty_relation(schema.segments[segment])) return false;
+    OUTBOX_FAULT_POINT("ring-after-emptying");
     lock_retry_ms_ = 0;
     return true;
 }

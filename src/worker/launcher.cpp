@@ -13,6 +13,7 @@
 // held, no free worker slot (said once, tried again).
 #include "worker/launcher.hpp"
 
+#include "fault_point.hpp"
 #include "settings.hpp"
 #include "shared/shared_state.hpp"
 #include "shared/timer.hpp"
@@ -155,6 +156,7 @@ bool assign(Oid database) {
     slot->database = database;
     LWLockRelease(shared->lock);
     tracks[index] = Track();
+    OUTBOX_FAULT_POINT("launcher-after-assigning");
     return true;
 }
 
@@ -234,7 +236,9 @@ void start(int index) {
 
     Track& track = tracks[index];
     MemoryContext caller = MemoryContextSwitchTo(TopMemoryContext);
+    OUTBOX_FAULT_POINT("launcher-before-registering");
     bool registered = RegisterDynamicBackgroundWorker(&worker, &track.handle);
+    OUTBOX_FAULT_POINT("launcher-after-registering");
     MemoryContextSwitchTo(caller);
     track.started = registered;
     track.started_at = timer_now();
@@ -254,6 +258,7 @@ void start(int index) {
 
 // The process of a slot has ended: decide what becomes of the slot.
 void settle_end(int index, const SlotView& view) {
+    OUTBOX_FAULT_POINT("launcher-settling-an-end");
     Track& track = tracks[index];
     TimestampTz now = timer_now();
     track.started = false;

@@ -4,6 +4,7 @@
 // come first, then new ones, each in the order of positions: if a message depends on an earlier one
 // (its transaction saw that one's data or waited for its lock), the earlier one has a lower
 // position and is visible wherever the later one is, so it went before.
+#include "fault_point.hpp"
 #include "settings.hpp"
 #include "shared/headers.hpp"
 #include "storage/backlog.hpp"
@@ -36,13 +37,19 @@ class Pass {
             read_new(last);
         }
         reader_.close();
+        OUTBOX_FAULT_POINT("relay-before-verdict");
         relay_->gaps.end_pass(schema_);
         // What an asynchronous commit made visible but not yet durable must not leave before it is.
-        if (durable_from_ != InvalidXLogRecPtr) XLogFlush(durable_from_);
+        if (durable_from_ != InvalidXLogRecPtr) {
+            OUTBOX_FAULT_POINT("relay-before-wal-flush");
+            XLogFlush(durable_from_);
+            OUTBOX_FAULT_POINT("relay-after-wal-flush");
+        }
         if (deferred_ > 0 || parked_ > 0) {
             relay_->progress.deferred += deferred_;
             relay_->parked += parked_;
             save_progress_now(relay_, schema_);
+            OUTBOX_FAULT_POINT("recovery-after-deferring");
         }
         if (!full_) return Look::Done;
         return sent_ > 0 && sink_has_room(*relay_, 0) ? Look::More : Look::Full;
@@ -168,7 +175,9 @@ class Pass {
 bool may_publish(Relay* relay, const Schema& schema, Snapshot snapshot) {
     relay->standing = read_standing(schema, snapshot);
     if (relay->standing == Standing::Unknown) {
+        OUTBOX_FAULT_POINT("relay-before-adopting");
         adopt(false);
+        OUTBOX_FAULT_POINT("relay-after-adopting");
         relay->standing = Standing::Ours;
     }
     set_identified(relay->slot, relay->standing != Standing::Foreign);
@@ -230,8 +239,10 @@ Look run_pass(Relay* relay) {
         // In this order: what is running, then the snapshot that tells what of it has ended.
         int64 last = last_position(schema.sequence);
         relay->gaps.begin_pass(schema);
+        OUTBOX_FAULT_POINT("relay-before-snapshot");
         Snapshot snapshot = GetTransactionSnapshot();
         PushActiveSnapshot(snapshot);
+        OUTBOX_FAULT_POINT("relay-after-snapshot");
         look = Look::Resting;
         if (may_publish(relay, schema, GetActiveSnapshot())) {
             MemoryContext caller = MemoryContextSwitchTo(relay->scratch);

@@ -2,6 +2,7 @@
 //
 // While a topic is not Open, its messages go to the table `deferred` and from there, in the order
 // of their positions, to the sink; see topics.hpp for the states.
+#include "fault_point.hpp"
 #include "settings.hpp"
 #include "shared/timer.hpp"
 #include "storage/backlog.hpp"
@@ -22,6 +23,7 @@ bool may_drain(const Relay& relay) {
 void flush_removals(Relay* relay) {
     if (relay->removal_count == 0) return;
     remove_deferred(relay->removals, relay->removal_count);
+    OUTBOX_FAULT_POINT("recovery-after-early-removing");
     relay->removal_count = 0;
     relay->progress_changed = true;
 }
@@ -50,6 +52,7 @@ void keep_returned(Relay* relay, const Schema& schema, Topic* topic) {
         }
     }
     reader.close();
+    OUTBOX_FAULT_POINT("recovery-after-keeping");
     topic->returned_count = 0;
     relay->progress_changed = true;
 }
@@ -72,6 +75,7 @@ void park_refused(Relay* relay, Topic* topic) {
             (errmsg("outbox parked a message of topic \"%s\" that the broker refuses", topic->name),
              errdetail("%s (" INT64_FORMAT " messages, with those of its key behind it).",
                        topic->error, parked)));
+    OUTBOX_FAULT_POINT("recovery-after-parking");
     relay->progress.deferred -= parked;
     relay->parked += parked;
     topic->to_park = 0;
@@ -86,6 +90,7 @@ void park_those_of_unknown_topic(Relay* relay, Topic* topic) {
     ereport(WARNING,
             (errmsg("outbox parked " INT64_FORMAT " messages of topic \"%s\"", parked, topic->name),
              errdetail("%s, for longer than outbox.unknown_topic_timeout.", topic->error)));
+    OUTBOX_FAULT_POINT("recovery-after-expiry");
     relay->progress.deferred -= parked;
     relay->parked += parked;
     topic->has_parked = true;
@@ -136,6 +141,7 @@ bool drain_row(void* context, const Row& row, DeferredState state) {
         return false;
     }
     send_message(relay, row, drain->topic, Source::Deferred, alone);
+    OUTBOX_FAULT_POINT("recovery-after-queueing");
     topic.drained_to = row.position;
     ++drain->sent;
     if (!alone) return true;
@@ -214,8 +220,10 @@ Look run_recovery(Relay* relay) {
         if (relay->progress_changed) save_progress_now(relay, schema);
         MemoryContextSwitchTo(caller);
         PopActiveSnapshot();
+        OUTBOX_FAULT_POINT("recovery-before-commit");
     }
     CommitTransactionCommand();
+    OUTBOX_FAULT_POINT("recovery-after-commit");
     return look;
 }
 

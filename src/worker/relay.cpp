@@ -10,6 +10,7 @@
 //   attach -> connect -> load -> work <-> rest (paused, foreign, disabled) -> drain -> save -> exit
 #include "worker/relay.hpp"
 
+#include "fault_point.hpp"
 #include "settings.hpp"
 #include "shared/timer.hpp"
 #include "storage/backlog.hpp"
@@ -142,6 +143,7 @@ void start_sink() {
         relay->sink_due = TimestampTzPlusMilliseconds(timer_now(), relay->sink_backoff.next_ms());
     }
     rebuild_wait_set();
+    OUTBOX_FAULT_POINT("relay-after-starting-sink");
 }
 
 // The sink has closed its end.
@@ -246,6 +248,7 @@ void load_state(const Schema& schema) {
 // In a transaction of its own.
 void save_if_changed() {
     if (!relay->progress_changed && relay->removal_count == 0) return;
+    OUTBOX_FAULT_POINT("relay-before-saving");
     StartTransactionCommand();
     SetCurrentStatementStartTimestamp();
     Schema schema;
@@ -257,6 +260,7 @@ void save_if_changed() {
         PopActiveSnapshot();
     }
     CommitTransactionCommand();
+    OUTBOX_FAULT_POINT("relay-after-saved");
 }
 
 bool anything_foreign(const Schema& schema) {
@@ -285,6 +289,7 @@ Look adopt_if_nothing_foreign(const Schema& schema) {
     PopActiveSnapshot();
     if (foreign) return Look::Resting;
     adopt(false);
+    OUTBOX_FAULT_POINT("relay-after-adopting-copy");
     relay->standing = Standing::Ours;
     return Look::Done;
 }
@@ -304,6 +309,7 @@ Look look_while_resting() {
             look = Look::Resting;
         }
         if (look == Look::Done) load_state(schema);
+        OUTBOX_FAULT_POINT("relay-after-loading");
         PopActiveSnapshot();
     }
     CommitTransactionCommand();
@@ -321,6 +327,7 @@ long maintain_segments() {
         PopActiveSnapshot();
     }
     CommitTransactionCommand();
+    OUTBOX_FAULT_POINT("ring-after-maintenance");
     return again;
 }
 
@@ -340,7 +347,9 @@ void start_ring() {
 
 [[noreturn]] void leave(RelayEnd end, int drain_ms = settings.stop_timeout_ms) {
     drain_sink(drain_ms);
+    OUTBOX_FAULT_POINT("relay-leaving-drained");
     save_if_changed();
+    OUTBOX_FAULT_POINT("relay-leaving-saved");
     set_end(end);
     proc_exit(0);
 }

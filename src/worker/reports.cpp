@@ -1,4 +1,5 @@
 // What the sink says: deliveries, failures, conditions. Relay process.
+#include "fault_point.hpp"
 #include "storage/log_reader.hpp"
 #include "worker/relay_state.hpp"
 
@@ -57,6 +58,7 @@ InFlightMessage* answered(Relay* relay, uint64 number) {
 }
 
 void on_delivered(Relay* relay, BodyReader body) {
+    OUTBOX_FAULT_POINT("relay-before-report");
     while (body.remaining() > 0) {
         uint64 number = body.get<uint64_t>();
         InFlightMessage* message = answered(relay, number);
@@ -72,6 +74,7 @@ void on_delivered(Relay* relay, BodyReader body) {
         ++relay->progress.delivered;
         relay->in_flight.answer(message);
     }
+    OUTBOX_FAULT_POINT("relay-after-report");
     relay->sink_delivered = true;
     relay->delivered_at = GetCurrentTimestamp();
     relay->sink_in_trouble = false;
@@ -198,6 +201,7 @@ void take_back_unanswered(Relay* relay) {
     }
     relay->gaps.take_back(positions, count);
     if (count > 0) relay->resend_floor = Min(relay->resend_floor, positions[0]);
+    OUTBOX_FAULT_POINT("relay-after-taking-back");
     pfree(positions);
 }
 

@@ -1,4 +1,5 @@
 // Saving progress, and showing it in shared memory. Relay process.
+#include "fault_point.hpp"
 #include "shared/timer.hpp"
 #include "storage/deferred.hpp"
 #include "worker/relay_state.hpp"
@@ -85,9 +86,11 @@ void save_progress_now(Relay* relay, const Schema& schema) {
     if (relay->removal_count > 0) {
         remove_deferred(relay->removals, relay->removal_count);
         relay->removal_count = 0;
+        OUTBOX_FAULT_POINT("recovery-after-removing");
     }
     fill_progress(relay);
     save_progress(schema, &relay->progress);
+    OUTBOX_FAULT_POINT("relay-after-saving");
     if (relay->progress.deferred <= 0) relay->deferred_floor = PG_INT64_MAX;
     relay->progress.unsettled = nullptr;
     relay->progress.unsettled_count = 0;

@@ -7,6 +7,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "fault_point.hpp"
 #include "settings.hpp"
 
 namespace outbox {
@@ -160,6 +161,7 @@ void SinkProcess::send_reopen(const char* topic) {
 bool SinkProcess::flush() {
     bool socket_full = false;
     while (unwritten() > 0) {
+        OUTBOX_FAULT_POINT("relay-before-sending");
         ssize_t done = send(socket_, output_.data + written_, unwritten(), MSG_NOSIGNAL);
         if (done < 0) {
             if (errno == EINTR) continue;
@@ -168,6 +170,7 @@ bool SinkProcess::flush() {
             break;
         }
         written_ += static_cast<size_t>(done);
+        OUTBOX_FAULT_POINT("relay-after-sending");
     }
     if (socket_full) {
         // Under load the sink never catches up completely: make room in front all the same.

@@ -22,7 +22,7 @@ REAL = {"kafka", "guarded_kafka", "three_brokers"}
 def pytest_collection_modifyitems(items):
     """A test that needs the real broker says so by using it; every other one belongs to the quick half."""
     for item in items:
-        if not any(item.get_closest_marker(mark) for mark in ("embedded", "kafka")):
+        if not any(item.get_closest_marker(mark) for mark in ("embedded", "kafka", "fault_points")):
             item.add_marker("kafka" if REAL.intersection(item.fixturenames) else "embedded")
 
 

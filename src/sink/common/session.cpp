@@ -8,6 +8,7 @@
 #include <chrono>
 #include <limits>
 
+#include "fault_point.hpp"
 #include "sink/common/bytes.hpp"
 #include "sink/common/errors.hpp"
 
@@ -38,6 +39,7 @@ void Session::run() {
         if (!wait()) return;
         if (state_ != State::AwaitingSettings) sink_->poll();
         if (!read_frames()) return;
+        if (!writer_.empty()) OUTBOX_FAULT_POINT("sink-before-reporting");
         if (!writer_.flush(socket_)) return;
     }
 }
@@ -74,6 +76,7 @@ bool Session::read_frames() {
 // False: the sink is busy, the frame has to wait.
 bool Session::handle(const Frame& frame) {
     if (state_ == State::AwaitingSettings) {
+        OUTBOX_FAULT_POINT("sink-before-opening");
         sink_->open(Settings::decode(frame));
         writer_.ready(name_);
         state_ = State::Running;
@@ -89,6 +92,7 @@ bool Session::handle(const Frame& frame) {
             return true;
         }
         case FrameType::Drain:
+            OUTBOX_FAULT_POINT("sink-before-draining");
             state_ = State::Draining;
             sink_->drain();
             return true;
@@ -108,6 +112,7 @@ bool Session::handle_message(const Frame& frame) {
         failed({message.head.number, topic, FailureKind::Returned, 0, kClosedText});
         return true;
     }
+    OUTBOX_FAULT_POINT("sink-after-receiving");
     return sink_->submit(message) == Sink::Submit::Taken;
 }
 

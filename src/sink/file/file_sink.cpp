@@ -10,6 +10,7 @@
 #include <cstdlib>
 #include <system_error>
 
+#include "fault_point.hpp"
 #include "sink/common/bytes.hpp"
 #include "sink/common/errors.hpp"
 #include "sink/file/json_line.hpp"
@@ -125,6 +126,7 @@ bool FileSink::write_due(Clock::time_point now) {
         end = line.end;
     }
     while (written_ < end) {
+        OUTBOX_FAULT_POINT("file-before-writing");
         ssize_t wrote = ::write(file_.get(), text_.data() + written_, end - written_);
         if (wrote < 0 && errno == EINTR) continue;
         if (wrote < 0) {
@@ -133,6 +135,7 @@ bool FileSink::write_due(Clock::time_point now) {
         }
         written_ += static_cast<size_t>(wrote);
     }
+    OUTBOX_FAULT_POINT("file-after-writing");
     acknowledge();
     return written_ >= end || written_ == 0;
 }

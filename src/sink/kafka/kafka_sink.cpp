@@ -7,6 +7,7 @@
 #include <cerrno>
 #include <system_error>
 
+#include "fault_point.hpp"
 #include "sink/common/errors.hpp"
 #include "sink/kafka/error_kind.hpp"
 #include "sink/kafka/statistics.hpp"
@@ -228,6 +229,7 @@ void KafkaSink::tend_alone() {
 void KafkaSink::delivered(uint64_t number) {
     in_trouble_ = false;
     rebuild_delay_ = {};
+    OUTBOX_FAULT_POINT("kafka-after-delivery");
     reports_.delivered(number);
 }
 

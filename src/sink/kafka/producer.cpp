@@ -5,6 +5,7 @@
 #include <iterator>
 #include <utility>
 
+#include "fault_point.hpp"
 #include "sink/common/bytes.hpp"
 #include "sink/common/errors.hpp"
 #include "sink/common/uuid.hpp"
@@ -189,12 +190,14 @@ Producer::Produced Producer::produce(Topic& topic, const MessageView& message, i
     arguments[6].u.i = RD_KAFKA_MSG_F_COPY;
     arguments[7].vtype = RD_KAFKA_VTYPE_OPAQUE;
     arguments[7].u.ptr = to_opaque(message.head);
+    OUTBOX_FAULT_POINT("kafka-before-producing");
     Error error(rd_kafka_produceva(client_.get(), arguments.data(), arguments.size()));
     if (error) return refused(topic, message, rd_kafka_error_code(error.get()));
     static_cast<void>(headers.release());  // the client owns them now
     if (in_client_++ == 0) answered_at_ = now_;
     ++topic.in_client;
     topic.asking = false;
+    OUTBOX_FAULT_POINT("kafka-after-producing");
     return Produced::Taken;
 }
 

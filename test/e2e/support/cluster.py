@@ -45,6 +45,8 @@ class Cluster:
     """One server, with a folder, a port and a log of its own."""
 
     alive = []  # for the report on a failed test
+    bin = PG_BIN  # of the server's programs
+    environment = {}  # variables that the server is started with, beside ours
 
     def __init__(self, directory):
         self.directory = Path(directory)
@@ -100,10 +102,11 @@ class Cluster:
         self.configure(**settings)
         self.write_configuration()
         # With our standard output the server would keep a reader of it waiting.
-        command = [PG_BIN / "pg_ctl", "start", "-D", self.data, "-l", self.log, "-w", "-t", "60", "-o", options]
+        command = [self.bin / "pg_ctl", "start", "-D", self.data, "-l", self.log, "-w", "-t", "60", "-o", options]
         done = subprocess.run(
-            as_server_user(command), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=False, cwd="/"
-        )
+            as_server_user(command), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=False, cwd="/",
+            env=dict(os.environ, **self.environment),
+        )  # fmt: skip
         assert done.returncode == 0, f"the server does not start:\n{self.log_tail()}"
         if self not in Cluster.alive:
             Cluster.alive.append(self)
@@ -111,7 +114,7 @@ class Cluster:
 
     def stop(self, mode="fast"):
         if self.running:
-            run(as_server_user([PG_BIN / "pg_ctl", "stop", "-D", self.data, "-m", mode, "-w", "-t", "60"]), cwd="/")
+            run(as_server_user([self.bin / "pg_ctl", "stop", "-D", self.data, "-m", mode, "-w", "-t", "60"]), cwd="/")
 
     def restart(self, mode="fast", **settings):
         self.stop(mode)
