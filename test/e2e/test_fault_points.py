@@ -514,3 +514,23 @@ def test_stop_while_a_session_commits(lazy, lazy_database, point):
     database.emit("t", "k", "after")
     database.drain()
     assert values(database) == ["first", "after"]
+
+
+@pytest.mark.parametrize("point", ["file-before-writing", "sink-after-receiving", "relay-before-sending"])
+def test_progress_saved_while_messages_are_on_their_way(lazy, lazy_database, point):
+    """What is saved then says that they are not settled: after a crash they are sent."""
+    database = lazy_database
+    lazy.arm(point, "wait")
+    database.sql("SELECT count(outbox.emit('t', 'k', n::text)) FROM generate_series(1, 20) AS n")
+    lazy.wait_for_waiting(point)
+    saved = "SELECT max(watermark) FROM (TABLE outbox.progress_1 UNION ALL TABLE outbox.progress_2) AS p"
+    if point != "relay-before-sending":
+        wait_for(lambda: database.value(saved) >= 21, "progress beyond the messages")
+    # On disk with everything before it.
+    database.sql("INSERT INTO done VALUES ('flush')")
+    assert values(database) == ["first"]
+    lazy.stop("immediate")
+    lazy.release_all()
+    lazy.start()
+    database.drain()
+    assert list(dict.fromkeys(values(database))) == ["first", *(str(n) for n in range(1, 21))]
