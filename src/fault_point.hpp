@@ -1,17 +1,14 @@
-// Places where a test can make a process die, fail or wait. Every process; in a release build,
-// none.
+// Places where a test can make a process die, fail or wait. Every process; none in a release build.
 //
 // OUTBOX_FAULT_POINT("name") is nothing unless OUTBOX_FAULT_POINTS is defined (make fault-points).
-// With it, the process looks for a file `outbox_faults/<name>` in the data directory and does what
-// the file says:
+// With it, the process looks for a file `outbox_faults/<name>` in the data directory, removes it,
+// so that one process does it once, and does what it says:
 //   crash   kills itself, as kill -9 would
 //   error   raises an error (server only, and only where errors are allowed)
-//   wait    makes `<name>.waiting` with its process id in it, and goes on when that is removed; what
-//           makes the process stop, or the end of the postmaster, ends that too
-// It removes the file first: one process does it once.
-// The names are found by test/e2e/test_fault_points.py, which tries a crash at each of them: a name
-// begins with the part that passes it (session-, relay-, recovery-, ring-, launcher-, file-,
-// kafka-).
+//   wait    makes `<name>.waiting` with its process id in it, and goes on when that is removed;
+//           a request to stop, or the end of the postmaster, ends that too
+// test/e2e/test_fault_points.py finds the names and tries each of them. A name begins with the part
+// that passes it (session-, relay-, recovery-, ring-, launcher-, sink-, file-, kafka-).
 #pragma once
 
 #ifdef OUTBOX_FAULT_POINTS

@@ -90,7 +90,6 @@ void park_those_of_unknown_topic(Relay* relay, Topic* topic) {
     ereport(WARNING,
             (errmsg("outbox parked " INT64_FORMAT " messages of topic \"%s\"", parked, topic->name),
              errdetail("%s, for longer than outbox.unknown_topic_timeout.", topic->error)));
-    OUTBOX_FAULT_POINT("recovery-after-expiry");
     relay->progress.deferred -= parked;
     relay->parked += parked;
     topic->has_parked = true;
