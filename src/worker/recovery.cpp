@@ -23,7 +23,7 @@ bool may_drain(const Relay& relay) {
 void flush_removals(Relay* relay) {
     if (relay->removal_count == 0) return;
     remove_deferred(relay->removals, relay->removal_count);
-    OUTBOX_FAULT_POINT("recovery-after-early-removing");
+    OUTBOX_FAULT_POINT("recovery-after-removing");
     relay->removal_count = 0;
     relay->progress_changed = true;
 }

@@ -124,10 +124,11 @@ class Scene:
             )
         self.load = workload(self.database, self.topics, sessions=2, keys=5, rate=300)
 
-    def refuse(self, *topics):
-        """The sink refuses these topics, and messages that say so."""
+    def refuse(self, *topics, delay_ms=0):
+        """The sink refuses these topics, and messages that say so; it may take its time for each message."""
+        lines = ["refuse.message.containing=poison", f"delay.ms={delay_ms}", *(f"refuse.topic={t}" for t in topics)]
         new = self.options.with_suffix(".new")
-        new.write_text("\n".join(["refuse.message.containing=poison", *(f"refuse.topic={t}" for t in topics), ""]))
+        new.write_text("\n".join([*lines, ""]))
         new.chmod(0o600)
         give_to_server_user(new)
         new.rename(self.options)
@@ -146,10 +147,11 @@ class Scene:
             moody = self.topics[1]
             self.refuse(moody)
             self.database.emit(moody, "poisoned", "poison")
-            self.many += 1500
-            emit_many(self.database, moody, 5, self.many - 1499, self.many)
+            self.many += 1200
+            emit_many(self.database, moody, 5, self.many - 1199, self.many)
             wait_for(lambda: self.database.status()["state"] == "waiting", "a topic that waits", timeout=10)
-            self.refuse()
+            # So that some answers come after the topic has come back to normal.
+            self.refuse(delay_ms=1)
 
     def end_of_relay(self):
         self.database.sql("SELECT pg_terminate_backend(%s)", self.database.wait_for_relay(timeout=10))
