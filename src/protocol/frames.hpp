@@ -15,13 +15,18 @@
 //                   Failed     one message comes back undelivered, and why (FailureKind)
 //                   Condition  trouble that concerns no single message began or ended
 //                   Log        a line for the server's log; never message text, never a secret
-//                   Statistics a JSON object, at most kMaxStatistics bytes
+//                   Statistics counters by name: a flat JSON object of numbers without blanks, at
+//                              most kMaxStatistics bytes
 //
 // Each message is answered by exactly one Delivered or Failed, unless the connection ends first. A
 // Failed closes its topic: the sink returns every later message of that topic (kind Returned) until
 // Reopen, so that nothing overtakes the one that failed. A sink whose client is beyond repair
 // reports what it knows and ends with exit status 75 (try again); the relay starts a fresh one and
 // sends again, in order, what was not answered.
+//
+// Neither end trusts the other's lengths, numbers or texts. A relay that breaks these rules makes
+// the sink end with exit status 76. A sink that breaks them is killed, what it had not answered is
+// taken back, and after a pause another one is started; reports.hpp has the rules for its side.
 //
 // Rules for this file: no server header, no exceptions, no allocation, no standard containers.
 #pragma once
@@ -37,6 +42,7 @@ constexpr uint32_t kVersion = 2;
 // A body longer than this is a broken peer, not a large message (the largest message is 128 MiB).
 constexpr uint32_t kMaxBody = 192u << 20;
 constexpr uint32_t kMaxStatistics = 1000;
+constexpr uint32_t kMaxTopicLength = 249;
 
 enum class FrameType : uint8_t {
     Settings = 'S',
@@ -73,7 +79,7 @@ struct MessageHead {
     uint16_t topic_length;
     uint16_t flags;  // kFlagAlone
 };
-static_assert(sizeof(MessageHead) == 56);
+static_assert(sizeof(MessageHead) == 56 && offsetof(MessageHead, number) == 0);
 
 constexpr int32_t kNull = -1;
 
@@ -189,17 +195,6 @@ struct MessageView {
     Bytes headers;
 };
 
-// Decodes the body of a Message; false if its lengths do not add up.
-inline bool decode_message(const char* body, size_t length, MessageView* message) {
-    BodyReader reader(body, length);
-    message->head = reader.get<MessageHead>();
-    message->topic = reader.bytes(message->head.topic_length);
-    message->key = reader.nullable(message->head.key_length);
-    message->payload = reader.nullable(message->head.payload_length);
-    message->headers = reader.bytes(message->head.headers_length);
-    return !reader.failed() && reader.remaining() == 0;
-}
-
 // One header of a message.
 struct HeaderView {
     Bytes name;
@@ -215,6 +210,40 @@ inline bool next_header(BodyReader* reader, HeaderView* header) {
     header->name = reader->bytes(name_length);
     header->value = reader->nullable(value_length);
     return !reader->failed();
+}
+
+// Whether these are as many headers as the message says: clients ask for memory by that number.
+inline bool headers_add_up(const MessageView& message) {
+    BodyReader reader(message.headers.data, message.headers.length);
+    HeaderView header;
+    uint32_t count = 0;
+    while (next_header(&reader, &header))
+        ++count;
+    return !reader.failed() && count == message.head.header_count;
+}
+
+// A name with a zero byte in it would be another topic's for a client written in C.
+inline bool is_topic_name(Bytes name) {
+    if (name.length == 0 || name.length > kMaxTopicLength) return false;
+    for (uint32_t i = 0; i < name.length; ++i) {
+        char c = name.data[i];
+        bool letter = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+        if (!letter && !(c >= '0' && c <= '9') && c != '.' && c != '_' && c != '-') return false;
+    }
+    return true;
+}
+
+// Decodes the body of a Message; false if it is none: its lengths do not add up, or emit() would
+// not have taken it.
+inline bool decode_message(const char* body, size_t length, MessageView* message) {
+    BodyReader reader(body, length);
+    message->head = reader.get<MessageHead>();
+    message->topic = reader.bytes(message->head.topic_length);
+    message->key = reader.nullable(message->head.key_length);
+    message->payload = reader.nullable(message->head.payload_length);
+    message->headers = reader.bytes(message->head.headers_length);
+    return !reader.failed() && reader.remaining() == 0 && message->head.partition >= kNull &&
+           is_topic_name(message->topic) && headers_add_up(*message);
 }
 
 }  // namespace outbox::protocol

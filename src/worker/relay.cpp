@@ -135,6 +135,7 @@ void start_sink() {
     MemoryContextSwitchTo(caller);
     relay->sink_delivered = false;
     relay->sink_said_why = false;
+    relay->sink_greeted = false;
     if (!relay->sink.start(settings.sink, database_name)) {
         char text[kErrorLength];
         snprintf(text, sizeof(text), "could not start the sink outbox-%s: %s", settings.sink,
@@ -153,7 +154,10 @@ void sink_ended(bool expected) {
     rebuild_wait_set();
     if (expected) return;
     // One that was at work may start again at once; one that fails time after time must not spin.
-    if (relay->sink_delivered) relay->sink_ends = 0;
+    if (relay->sink_delivered) {
+        relay->sink_ends = 0;
+        relay->nonsense_backoff.reset();
+    }
     long pause = relay->sink_delivered ? 0 : static_cast<long>(relay->sink_backoff.next_ms());
     relay->sink_due = TimestampTzPlusMilliseconds(timer_now(), pause);
     if (relay->sink_said_why) return;
@@ -165,6 +169,24 @@ void sink_ended(bool expected) {
     if (++relay->sink_ends >= kFailedAfterEnds || never_ran(status)) relay->sink_failed = true;
     // Once for a series of the same.
     if (relay->sink_ends > 1) return;
+    if (relay->sink_lines.admit(GetCurrentTimestamp() / 1000))
+        ereport(LOG, (errmsg("outbox: %s", text)));
+}
+
+// The sink broke the protocol: nothing more of it is believed. What it had answered before that
+// counts, the rest is sent again.
+void drop_sink() {
+    relay->sink.kill();
+    take_back_unanswered(relay);
+    rebuild_wait_set();
+    relay->sink_due =
+        TimestampTzPlusMilliseconds(GetCurrentTimestamp(), relay->nonsense_backoff.next_ms());
+    char text[kErrorLength];
+    snprintf(text, sizeof(text), "the sink outbox-%s broke the protocol: %s", settings.sink,
+             relay->complaint);
+    set_last_error(relay->slot, text);
+    if (++relay->sink_ends >= kFailedAfterEnds) relay->sink_failed = true;
+    // Each time: the pauses grow.
     ereport(LOG, (errmsg("outbox: %s", text)));
 }
 
@@ -197,7 +219,13 @@ void drain_sink(int most_ms = settings.stop_timeout_ms) {
     bool there = true;
     while (there) {
         there = relay->sink.flush();
-        there = handle_reports(relay) && there;
+        Heard heard = handle_reports(relay);
+        if (heard == Heard::Nonsense) {
+            SetLatch(MyLatch);
+            drop_sink();
+            return;
+        }
+        there = there && heard == Heard::Reports;
         publish_status(relay);
         long rest = TimestampDifferenceMilliseconds(timer_now(), deadline);
         if (!there || rest <= 0) break;
@@ -366,6 +394,7 @@ void handle_reload() {
     if (relay->sink.running() && strcmp(signature, sink_signature) != 0) drain_sink();
     // Whatever it could not work with may have been mended.
     relay->sink_backoff.reset();
+    relay->nonsense_backoff.reset();
     relay->sink_ends = 0;
     relay->sink_due = 0;
 }
@@ -472,8 +501,12 @@ class Loop {
     bool keep_sink(Deadlines* deadlines) {
         if (relay->sink.running()) {
             bool there = relay->sink.flush();
-            there = handle_reports(relay) && there;
-            if (!there) sink_ended(false);
+            Heard heard = handle_reports(relay);
+            if (heard == Heard::Nonsense) {
+                drop_sink();
+            } else if (!there || heard == Heard::Farewell) {
+                sink_ended(false);
+            }
         }
         if (!relay->sink.running()) {
             long wait = until(relay->sink_due);

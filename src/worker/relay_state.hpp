@@ -10,6 +10,7 @@
 #include "worker/backoff.hpp"
 #include "worker/gaps.hpp"
 #include "worker/in_flight.hpp"
+#include "worker/log_limit.hpp"
 #include "worker/parked_keys.hpp"
 #include "worker/sink_process.hpp"
 #include "worker/topics.hpp"
@@ -56,6 +57,11 @@ struct Relay final : public SettledView {
     int sink_ends = 0;            // how often it ended in a row without having delivered anything
     bool sink_said_why = false;   // this one has said itself why it is about to end
     bool sink_delivered = false;  // something, since it was started
+    bool sink_greeted = false;    // it said Ready, since it was started
+    // One that breaks the protocol waits longer for its successor, whatever it delivered before.
+    Backoff nonsense_backoff{1000, 60 * 1000};
+    char complaint[160] = {};  // what was wrong
+    LogLimit sink_lines{50, 5000};
 
     // SettledView
     int64 watermark() const override { return progress.watermark; }
@@ -97,8 +103,15 @@ long recovery_due_ms(const Relay& relay);
 // messages. In the caller's transaction.
 void load_deferred(Relay* relay);
 
-// reports.cpp: handles the frames that the sink has sent; false when it is gone.
-bool handle_reports(Relay* relay);
+// What came of listening to the sink.
+enum class Heard : uint8_t {
+    Reports,   // all that was there, perhaps nothing
+    Farewell,  // its last ones: it is gone
+    Nonsense,  // it broke the protocol, as relay->complaint says; nothing after that was handled
+};
+
+// reports.cpp: handles the reports that the sink has sent.
+Heard handle_reports(Relay* relay);
 // reports.cpp: the sink is gone: what it had not answered is taken back.
 void take_back_unanswered(Relay* relay);
 

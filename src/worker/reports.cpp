@@ -7,11 +7,36 @@ namespace outbox {
 
 namespace {
 
-using protocol::BodyReader;
-using protocol::Bytes;
+using protocol::Report;
+using protocol::ReportBuffer;
 
-char* copy_text(Bytes text) {
-    return pnstrdup(text.data, text.length);
+// A line of a sink's in the server's log is at most this long.
+constexpr size_t kLogLineLength = 1000;
+
+// The sink broke the protocol; for the caller to return.
+bool complain(Relay* relay, const char* format, ...) pg_attribute_printf(2, 3);
+bool complain(Relay* relay, const char* format, ...) {
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(relay->complaint, sizeof(relay->complaint), format, arguments);
+    va_end(arguments);
+    return false;
+}
+
+bool damaged(Relay* relay, const Report& report) {
+    return complain(relay, "a damaged %s report of %u bytes", protocol::report_name(report.type),
+                    report.length);
+}
+
+// Whether the server's log takes one more line on account of what a sink said. Words of how many
+// were left out go to `more`, which stays empty if there were none.
+bool may_log(Relay* relay, char* more, size_t size) {
+    *more = '\0';
+    if (!relay->sink_lines.admit(GetCurrentTimestamp() / 1000)) return false;
+    int64 held_back = relay->sink_lines.take_held_back();
+    if (held_back > 0)
+        snprintf(more, size, " (" INT64_FORMAT " lines before this one were left out)", held_back);
+    return true;
 }
 
 void remember_removal(Relay* relay, int64 position) {
@@ -26,42 +51,48 @@ void remember_removal(Relay* relay, int64 position) {
     relay->removals[relay->removal_count++] = position;
 }
 
-void on_ready(Relay* relay, BodyReader body) {
-    uint32 version = body.get<uint32_t>();
-    Bytes name = body.rest();
-    if (version != protocol::kVersion) {
-        ereport(ERROR, (errcode(ERRCODE_PROTOCOL_VIOLATION),
-                        errmsg("sink and relay are of different versions (protocol %u and %u)",
-                               version, protocol::kVersion),
-                        errhint("Install one release of outbox and restart the server.")));
+bool on_ready(Relay* relay, const Report& report) {
+    protocol::ReadyView ready;
+    if (!protocol::decode_ready(report, &ready)) return damaged(relay, report);
+    if (ready.version != protocol::kVersion) {
+        return complain(relay,
+                        "it speaks version %u and the relay version %u; install one release of "
+                        "outbox and restart the server",
+                        ready.version, protocol::kVersion);
     }
-    relay->sink.set_ready();
+    if (relay->sink_greeted) return complain(relay, "it said Ready twice");
+    relay->sink_greeted = true;
+    // A sink that was told to drain before it was ready has nothing more to do.
+    if (relay->sink.state() == SinkProcess::State::Starting) relay->sink.set_ready();
     relay->sink_failed = false;
+    char name[kNameLength];
+    size_t length = protocol::copy_plain(ready.name, name, sizeof(name));
     SpinLockAcquire(&relay->slot->mutex);
-    size_t length = Min(static_cast<size_t>(name.length), static_cast<size_t>(kNameLength - 1));
-    memcpy(relay->slot->sink_name, name.data, length);
-    relay->slot->sink_name[length] = '\0';
+    memcpy(relay->slot->sink_name, name, length + 1);
     SpinLockRelease(&relay->slot->mutex);
+    return true;
 }
 
+// The message with this number, which is answered herewith; nullptr if the sink cannot have one.
 InFlightMessage* answered(Relay* relay, uint64 number) {
     InFlightMessage* message = relay->in_flight.find(number);
-    if (!message) {
-        ereport(ERROR,
-                (errcode(ERRCODE_PROTOCOL_VIOLATION),
-                 errmsg("the sink answered for message " UINT64_FORMAT ", which it does not have",
-                        number)));
+    if (!message || number > relay->sink.last_sent()) {
+        (void)complain(relay, "it answered for message " UINT64_FORMAT ", which it does not have",
+                       number);
+        return nullptr;
     }
     --relay->topics.at(message->topic).in_flight;
     relay->progress_changed = true;
     return message;
 }
 
-void on_delivered(Relay* relay, BodyReader body) {
+bool on_delivered(Relay* relay, const Report& report) {
     OUTBOX_FAULT_POINT("relay-before-report");
-    while (body.remaining() > 0) {
-        uint64 number = body.get<uint64_t>();
-        InFlightMessage* message = answered(relay, number);
+    uint32 count;
+    if (!protocol::decode_delivered(report, &count)) return damaged(relay, report);
+    for (uint32 i = 0; i < count; ++i) {
+        InFlightMessage* message = answered(relay, protocol::number_at(report, i));
+        if (!message) return false;
         Topic& topic = relay->topics.at(message->topic);
         if (message->source == Source::Deferred) {
             remember_removal(relay, message->position);
@@ -71,6 +102,7 @@ void on_delivered(Relay* relay, BodyReader body) {
             relay->topics.set_state(&topic, TopicState::Draining);
             topic.backoff.reset();
         }
+        topic.fruitless = 0;
         ++relay->progress.delivered;
         relay->in_flight.answer(message);
     }
@@ -79,16 +111,19 @@ void on_delivered(Relay* relay, BodyReader body) {
     relay->delivered_at = GetCurrentTimestamp();
     relay->sink_in_trouble = false;
     relay->sink_backoff.reset();
+    return true;
 }
 
-void on_failed(Relay* relay, BodyReader body) {
-    protocol::FailedHead head = body.get<protocol::FailedHead>();
-    Bytes text = body.bytes(head.text_length);
-    InFlightMessage* message = answered(relay, head.number);
+bool on_failed(Relay* relay, const Report& report) {
+    protocol::FailedView failed;
+    if (!protocol::decode_failed(report, &failed)) return damaged(relay, report);
+    InFlightMessage* message = answered(relay, failed.head.number);
+    if (!message) return false;
     Topic* topic = &relay->topics.at(message->topic);
     bool alone = topic->state == TopicState::Probing;
-    bool refused = head.kind == protocol::FailureKind::Message;
-    relay->topics.note_failure(topic, head.kind, head.code, text.data, text.length);
+    bool refused = failed.head.kind == protocol::FailureKind::Message;
+    relay->topics.note_failure(topic, failed.head.kind, failed.head.code, failed.text.data,
+                               failed.text.length);
     if (refused && alone) topic->to_park = message->position;
     if (message->source == Source::Log) {
         relay->topics.came_back(topic, message->position, refused);
@@ -96,83 +131,102 @@ void on_failed(Relay* relay, BodyReader body) {
         relay->topics.came_back(topic, -message->position, true);
     }
     relay->in_flight.answer(message);
-    if (head.kind == protocol::FailureKind::Returned) return;
+    if (failed.head.kind == protocol::FailureKind::Returned) return true;
+    topic->fruitless = 0;
     char line[kErrorLength];
     snprintf(line, sizeof(line), "topic \"%s\": %s", topic->name, topic->error);
     set_last_error(relay->slot, line);
+    return true;
 }
 
-void on_condition(Relay* relay, BodyReader body) {
-    protocol::ConditionHead head = body.get<protocol::ConditionHead>();
-    char* text = copy_text(body.bytes(head.text_length));
-    bool trouble = head.trouble != 0;
+bool on_condition(Relay* relay, const Report& report) {
+    protocol::ConditionView condition;
+    if (!protocol::decode_condition(report, &condition)) return damaged(relay, report);
+    char text[kLogLineLength];
+    char more[100];
+    protocol::copy_plain(condition.text, text, sizeof(text));
+    bool trouble = condition.head.trouble != 0;
+    bool fatal = condition.head.fatal != 0;
     if (trouble) set_last_error(relay->slot, text);
     // Once for each state, not once for each attempt.
-    if (head.fatal && !relay->sink_failed) {
-        ereport(WARNING, (errmsg("outbox cannot send messages: %s", text)));
+    if (fatal && !relay->sink_failed) {
+        if (may_log(relay, more, sizeof(more)))
+            ereport(WARNING, (errmsg("outbox cannot send messages: %s%s", text, more)));
     } else if (trouble && !relay->sink_in_trouble && !relay->sink_failed) {
-        ereport(LOG, (errmsg("outbox waits for its broker: %s", text)));
+        if (may_log(relay, more, sizeof(more)))
+            ereport(LOG, (errmsg("outbox waits for its broker: %s%s", text, more)));
     } else if (!trouble && relay->sink_in_trouble) {
-        ereport(LOG, (errmsg("outbox has reached its broker again")));
+        if (may_log(relay, more, sizeof(more)))
+            ereport(LOG, (errmsg("outbox has reached its broker again%s", more)));
     }
-    if (head.fatal) relay->sink_failed = relay->sink_said_why = true;
+    if (fatal) relay->sink_failed = relay->sink_said_why = true;
     relay->sink_in_trouble = trouble;
-    pfree(text);
+    return true;
 }
 
-void on_log(BodyReader body) {
-    protocol::LogLevel level = body.get<protocol::LogLevel>();
-    char* text = copy_text(body.rest());
-    int elevel = DEBUG1;
-    if (level <= protocol::LogLevel::Warning) elevel = LOG;
-    ereport(elevel, (errmsg("outbox sink: %s", text)));
-    pfree(text);
+bool on_log(Relay* relay, const Report& report) {
+    protocol::LogView log;
+    if (!protocol::decode_log(report, &log)) return damaged(relay, report);
+    char text[kLogLineLength];
+    char more[100];
+    protocol::copy_plain(log.text, text, sizeof(text));
+    if (log.level > protocol::LogLevel::Warning) {
+        ereport(DEBUG1, (errmsg("outbox sink: %s", text)));
+    } else if (may_log(relay, more, sizeof(more))) {
+        ereport(LOG, (errmsg("outbox sink: %s%s", text, more)));
+    }
+    return true;
 }
 
-void on_statistics(Relay* relay, BodyReader body) {
-    Bytes text = body.rest();
-    if (text.length >= kStatisticsLength) return;
+bool on_statistics(Relay* relay, const Report& report) {
+    if (!protocol::decode_statistics(report)) return damaged(relay, report);
     SpinLockAcquire(&relay->slot->mutex);
-    memcpy(relay->slot->sink_statistics, text.data, text.length);
-    relay->slot->sink_statistics[text.length] = '\0';
+    memcpy(relay->slot->sink_statistics, report.body, report.length);
+    relay->slot->sink_statistics[report.length] = '\0';
     SpinLockRelease(&relay->slot->mutex);
+    return true;
+}
+
+static_assert(protocol::kMaxStatistics < kStatisticsLength);
+
+// False: it is none that a sink may send, or not now; relay->complaint says why.
+bool handle(Relay* relay, const Report& report) {
+    switch (report.type) {
+        case protocol::FrameType::Ready:
+            return on_ready(relay, report);
+        case protocol::FrameType::Delivered:
+            return on_delivered(relay, report);
+        case protocol::FrameType::Failed:
+            return on_failed(relay, report);
+        case protocol::FrameType::Condition:
+            return on_condition(relay, report);
+        case protocol::FrameType::Log:
+            return on_log(relay, report);
+        case protocol::FrameType::Statistics:
+            return on_statistics(relay, report);
+        default:
+            return false;  // not reached: ReportBuffer knows the types
+    }
 }
 
 }  // namespace
 
-bool handle_reports(Relay* relay) {
+Heard handle_reports(Relay* relay) {
     bool there = relay->sink.receive();
-    protocol::FrameType type;
-    const char* data;
-    uint32 length;
-    while (relay->sink.next_frame(&type, &data, &length)) {
-        BodyReader body(data, length);
-        switch (type) {
-            case protocol::FrameType::Ready:
-                on_ready(relay, body);
+    Report report;
+    for (;;) {
+        switch (relay->sink.next(&report)) {
+            case ReportBuffer::Next::Report:
+                if (!handle(relay, report)) return Heard::Nonsense;
                 break;
-            case protocol::FrameType::Delivered:
-                on_delivered(relay, body);
-                break;
-            case protocol::FrameType::Failed:
-                on_failed(relay, body);
-                break;
-            case protocol::FrameType::Condition:
-                on_condition(relay, body);
-                break;
-            case protocol::FrameType::Log:
-                on_log(body);
-                break;
-            case protocol::FrameType::Statistics:
-                on_statistics(relay, body);
-                break;
-            default:
-                ereport(ERROR, (errcode(ERRCODE_PROTOCOL_VIOLATION),
-                                errmsg("the sink sent a frame of unknown type %d",
-                                       static_cast<int>(type))));
+            case ReportBuffer::Next::Nothing:
+                return there ? Heard::Reports : Heard::Farewell;
+            case ReportBuffer::Next::Damage:
+                (void)complain(relay, "a frame of type %d with %u bytes",
+                               static_cast<int>(report.type), report.length);
+                return Heard::Nonsense;
         }
     }
-    return there;
 }
 
 void take_back_unanswered(Relay* relay) {

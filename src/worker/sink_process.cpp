@@ -14,11 +14,6 @@ namespace outbox {
 
 namespace {
 
-// Delivery reports of a whole window fit; a longer body from a sink is damage.
-constexpr uint32 kMostFromSink = 16u << 20;
-constexpr int kReceiveChunk = 64 * 1024;
-// Reports are handled when this much has come, even if more is there.
-constexpr int kReceiveMost = 1 << 20;
 // A buffer that a very large message has blown up is given back when it is empty.
 constexpr int kKeepBuffer = 8 << 20;
 constexpr int kSocketBuffer = 1 << 20;
@@ -71,7 +66,14 @@ void append_setting(void* context, const char* name, const char* value) {
 
 void SinkProcess::init() {
     initStringInfo(&output_);
-    initStringInfo(&input_);
+    input_.use(static_cast<char*>(palloc(protocol::ReportBuffer::kCapacity)));
+}
+
+void SinkProcess::clear_buffers() {
+    resetStringInfo(&output_);
+    input_.clear();
+    written_ = sent_to_ = 0;
+    last_sent_ = 0;
 }
 
 bool SinkProcess::start(const char* name, const char* database) {
@@ -98,9 +100,7 @@ bool SinkProcess::start(const char* name, const char* database) {
     }
     socket_ = ends[0];
     state_ = State::Starting;
-    resetStringInfo(&output_);
-    resetStringInfo(&input_);
-    written_ = parsed_ = 0;
+    clear_buffers();
 
     begin_frame(protocol::FrameType::Settings);
     uint32 version = protocol::kVersion;
@@ -128,9 +128,7 @@ int SinkProcess::reap() {
     }
     pid_ = 0;
     state_ = State::None;
-    resetStringInfo(&output_);
-    resetStringInfo(&input_);
-    written_ = parsed_ = 0;
+    clear_buffers();
     return status;
 }
 
@@ -158,6 +156,19 @@ void SinkProcess::send_reopen(const char* topic) {
     end_frame();
 }
 
+// Moves sent_to_ and last_sent_ up to what was written.
+void SinkProcess::note_sent() {
+    protocol::FrameHeader header;
+    while (written_ - sent_to_ >= sizeof(header)) {
+        const char* frame = output_.data + sent_to_;
+        memcpy(static_cast<void*>(&header), frame, sizeof(header));
+        if (written_ - sent_to_ - sizeof(header) < header.length) return;
+        if (header.type == protocol::FrameType::Message)
+            memcpy(&last_sent_, frame + sizeof(header), sizeof(last_sent_));
+        sent_to_ += sizeof(header) + header.length;
+    }
+}
+
 bool SinkProcess::flush() {
     bool socket_full = false;
     while (unwritten() > 0) {
@@ -172,55 +183,32 @@ bool SinkProcess::flush() {
         written_ += static_cast<size_t>(done);
         OUTBOX_FAULT_POINT("relay-after-sending");
     }
+    note_sent();
     if (socket_full) {
         // Under load the sink never catches up completely: make room in front all the same.
-        if (written_ * 2 < static_cast<size_t>(output_.len)) return true;
-        memmove(output_.data, output_.data + written_, unwritten());
-        output_.len -= static_cast<int>(written_);
-        written_ = 0;
+        if (sent_to_ * 2 < static_cast<size_t>(output_.len)) return true;
+        output_.len -= static_cast<int>(sent_to_);
+        memmove(output_.data, output_.data + sent_to_, static_cast<size_t>(output_.len));
+        written_ -= sent_to_;
+        sent_to_ = 0;
         return true;
     }
     empty_buffer(&output_);
-    written_ = 0;
+    written_ = sent_to_ = 0;
     return true;
 }
 
 bool SinkProcess::receive() {
-    if (parsed_ > 0) {
-        input_.len -= static_cast<int>(parsed_);
-        memmove(input_.data, input_.data + parsed_, static_cast<size_t>(input_.len));
-        parsed_ = 0;
-    }
+    size_t room;
+    char* at = input_.room(&room);
     for (;;) {
-        enlargeStringInfo(&input_, kReceiveChunk);
-        ssize_t got = recv(socket_, input_.data + input_.len, kReceiveChunk, 0);
-        if (got < 0) {
-            if (errno == EINTR) continue;
-            if (errno == EAGAIN || errno == EWOULDBLOCK) return true;
-            // A sink that dies with our frames unread resets the connection.
-            return false;
-        }
-        if (got == 0) return false;
-        input_.len += static_cast<int>(got);
-        if (got < kReceiveChunk || input_.len >= kReceiveMost) return true;
+        ssize_t got = recv(socket_, at, room, 0);
+        if (got > 0) input_.came(static_cast<size_t>(got));
+        if (got >= 0) return got > 0;
+        if (errno == EINTR) continue;
+        // A sink that dies with our frames unread resets the connection.
+        return errno == EAGAIN || errno == EWOULDBLOCK;
     }
-}
-
-bool SinkProcess::next_frame(protocol::FrameType* type, const char** body, uint32* length) {
-    protocol::FrameHeader header;
-    size_t there = static_cast<size_t>(input_.len) - parsed_;
-    if (there < sizeof(header)) return false;
-    memcpy(&header, input_.data + parsed_, sizeof(header));
-    if (header.length > kMostFromSink) {
-        ereport(ERROR, (errcode(ERRCODE_PROTOCOL_VIOLATION),
-                        errmsg("the sink sent a frame of %u bytes", header.length)));
-    }
-    if (there < sizeof(header) + header.length) return false;
-    *type = header.type;
-    *body = input_.data + parsed_ + sizeof(header);
-    *length = header.length;
-    parsed_ += sizeof(header) + header.length;
-    return true;
 }
 
 bool never_ran(int status) {

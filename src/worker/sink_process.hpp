@@ -6,6 +6,7 @@
 
 #include "pg/postgres.hpp"
 #include "protocol/frames.hpp"
+#include "protocol/reports.hpp"
 
 namespace outbox {
 
@@ -32,11 +33,11 @@ class SinkProcess {
 
     // Writes what the socket takes; false if the sink is gone.
     bool flush();
-    // Reads what is there; false at the end of the file, or if what came is not a frame.
+    // Reads what is there; false at the end of the file. Every report that came before is to be
+    // taken first.
     bool receive();
-    // The next frame that was received completely; false if there is none. Valid until the next
-    // receive().
-    bool next_frame(protocol::FrameType* type, const char** body, uint32* length);
+    // The next report that was received completely; valid until the next receive().
+    protocol::ReportBuffer::Next next(protocol::Report* report) { return input_.next(report); }
 
     // After the end of file: waits for the process, which is about to end or is ended, and returns
     // its status as waitpid has it.
@@ -48,16 +49,22 @@ class SinkProcess {
     pid_t pid() const { return pid_; }
     int socket() const { return socket_; }
     size_t unwritten() const { return static_cast<size_t>(output_.len) - written_; }
+    // The number of the last message that was written completely; 0: none.
+    uint64 last_sent() const { return last_sent_; }
 
   private:
+    void clear_buffers();
+    void note_sent();
+
     State state_ = State::None;
     pid_t pid_ = 0;
     int socket_ = -1;
     StringInfoData output_;
     size_t written_ = 0;
+    size_t sent_to_ = 0;  // the frames up to here have been written completely
+    uint64 last_sent_ = 0;
     int frame_start_ = 0;
-    StringInfoData input_;
-    size_t parsed_ = 0;
+    protocol::ReportBuffer input_;
 };
 
 // Whether the status says that there is no such program.

@@ -92,14 +92,45 @@ TEST(Frames, DamagedHeadersAreNoticed) {
     message.headers = {{"name", "value"}};
     std::string body = message_body(1, message);
     const uint32_t huge = std::numeric_limits<uint32_t>::max();
-    std::memcpy(body.data() + sizeof(protocol::MessageHead) + message.topic.size(), &huge,
-                sizeof(huge));
     MessageView view;
     ASSERT_TRUE(protocol::decode_message(body.data(), body.size(), &view));
     protocol::BodyReader reader(view.headers.data, view.headers.length);
+    std::memcpy(body.data() + sizeof(protocol::MessageHead) + message.topic.size(), &huge,
+                sizeof(huge));
     protocol::HeaderView header;
     EXPECT_FALSE(protocol::next_header(&reader, &header));
     EXPECT_TRUE(reader.failed());
+    EXPECT_FALSE(protocol::decode_message(body.data(), body.size(), &view));
+}
+
+TEST(Frames, AsManyHeadersAsTheMessageSays) {
+    Message message;
+    message.headers = {{"name", "value"}};
+    for (uint32_t count : {0u, 2u, std::numeric_limits<uint32_t>::max()}) {
+        std::string body = message_body(1, message);
+        std::memcpy(body.data() + offsetof(protocol::MessageHead, header_count), &count,
+                    sizeof(count));
+        MessageView view;
+        EXPECT_FALSE(protocol::decode_message(body.data(), body.size(), &view)) << count;
+    }
+}
+
+TEST(Frames, WhatEmitWouldRefuseIsNoMessage) {
+    auto taken = [](const Message& message) {
+        const std::string body = message_body(1, message);
+        MessageView view;
+        return protocol::decode_message(body.data(), body.size(), &view);
+    };
+    Message message;
+    for (const std::string& topic : {std::string(), std::string("a\0b", 3), std::string("a b"),
+                                     std::string("\xc3\xbc"), std::string(250, 'a')}) {
+        message.topic = topic;
+        EXPECT_FALSE(taken(message)) << topic;
+    }
+    message.topic = std::string(249, 'a');
+    EXPECT_TRUE(taken(message));
+    message.partition = -2;
+    EXPECT_FALSE(taken(message));
 }
 
 TEST(Frames, AReaderThatFailedStaysFailed) {

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "protocol/frames.hpp"
+#include "protocol/reports.hpp"
 
 namespace outbox::sink {
 
@@ -32,7 +33,7 @@ class FrameWriter {
 
   private:
     static constexpr size_t kChattyLimit = size_t{1} << 20;
-    static constexpr size_t kMaxNumbersPerFrame = 1 << 16;
+    static constexpr size_t kMaxNumbersPerFrame = protocol::kMaxNumbers;
 
     void frame(protocol::FrameType type, std::string_view head, std::string_view body);
     void seal_numbers();
