@@ -8,7 +8,9 @@
 #include <unistd.h>
 
 #include <chrono>
+#include <cstddef>
 #include <cstdio>
+#include <cstring>
 
 #include "support/fake_relay.hpp"
 #include "support/mock_cluster.hpp"
@@ -127,20 +129,68 @@ TEST_P(Endings, TheRelayIsGone) {
     }
 }
 
+// A Message that is right but for one field of its head.
+template <typename T>
+std::string spoiled(size_t offset, T value) {
+    Message message;
+    message.headers = {{"name", "value"}};
+    std::string body = message_body(1, message);
+    std::memcpy(body.data() + offset, &value, sizeof(value));
+    return frame(FrameType::Message, body);
+}
+
 TEST_P(Endings, TheRelaySaysNonsense) {
+    using protocol::MessageHead;
     protocol::FrameHeader huge{};
     huge.type = FrameType::Message;
     huge.length = protocol::kMaxBody + 1;
+    Message truncated_by_c;
+    truncated_by_c.topic = std::string("topic\0x", 7);
+    const std::string good = frame(FrameType::Message, message_body(1, Message()));
     for (const std::string& bytes :
          {frame(static_cast<FrameType>('?'), "x"), frame(FrameType::Message, "too short"),
           frame(FrameType::Settings, settings_body({})),
-          std::string(reinterpret_cast<const char*>(&huge), sizeof(huge))}) {
+          std::string(reinterpret_cast<const char*>(&huge), sizeof(huge)),
+          frame(FrameType::Message, message_body(1, truncated_by_c)),
+          frame(FrameType::Message, message_body(2, Message())), good + good,
+          frame(FrameType::Drain, {}) + good,
+          spoiled(offsetof(MessageHead, header_count), int32_t{0x7fffffff}),
+          spoiled(offsetof(MessageHead, headers_length), uint32_t{0xffffffff}),
+          spoiled(offsetof(MessageHead, payload_length), int32_t{-2}),
+          spoiled(offsetof(MessageHead, partition), int32_t{-5})}) {
         FakeRelay relay(GetParam(), settings("127.0.0.1:1"));
         ASSERT_TRUE(relay.until_ready());
         relay.send_bytes(bytes);
         EXPECT_EQ(relay.exit_status(), 76);
         ASSERT_FALSE(relay.log.empty());
         EXPECT_NE(relay.log.back().find("protocol error"), std::string::npos);
+    }
+}
+
+TEST_P(Endings, TheRelaySaysNonsenseFirst) {
+    for (const std::string& bytes :
+         {frame(FrameType::Drain, {}), frame(FrameType::Message, message_body(1, Message())),
+          frame(FrameType::Settings, "\1"), frame(FrameType::Settings, settings_body({}, 7)),
+          frame(FrameType::Settings, settings_body({{"path", std::string("/\0", 2)}}))}) {
+        FakeRelay relay(FakeRelay::Greeting{bytes}, GetParam());
+        EXPECT_EQ(relay.exit_status(), 76);
+        EXPECT_FALSE(relay.name);
+        ASSERT_FALSE(relay.log.empty());
+        EXPECT_NE(relay.log.back().find("protocol error"), std::string::npos);
+    }
+}
+
+// Half a frame, however large, is waited for; with the end of the stream it is forgotten.
+TEST_P(Endings, TheRelayStopsInTheMiddle) {
+    protocol::FrameHeader huge{};
+    huge.type = FrameType::Message;
+    huge.length = protocol::kMaxBody;
+    for (size_t length : {size_t{1}, sizeof(huge) - 1, sizeof(huge)}) {
+        FakeRelay relay(GetParam(), settings("127.0.0.1:1"));
+        ASSERT_TRUE(relay.until_ready());
+        relay.send_bytes({reinterpret_cast<const char*>(&huge), length});
+        relay.hang_up();
+        EXPECT_EQ(relay.exit_status(), 0);
     }
 }
 

@@ -37,6 +37,14 @@ TEST(Settings, EveryTruncationIsNoticed) {
     }
 }
 
+TEST(Settings, ValuesThatNoRelaySends) {
+    EXPECT_THROW(decode(settings_body({{"path", std::string("/a\0b", 4)}})), sink::ProtocolError);
+    Settings settings = decode(settings_body(
+        {{"low", "-1"}, {"high", "9223372036854775807"}, {"higher", "9223372036854775808"}}));
+    for (const char* name : {"low", "high", "higher"})
+        EXPECT_THROW(settings.number(name, 7), sink::ConfigurationError) << name;
+}
+
 TEST(Settings, AnotherVersionOrFrameIsRefused) {
     EXPECT_THROW(decode(settings_body({}, protocol::kVersion + 1)), sink::ProtocolError);
     EXPECT_THROW(decode(settings_body({}), FrameType::Drain), sink::ProtocolError);

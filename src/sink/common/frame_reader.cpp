@@ -64,15 +64,15 @@ void FrameReader::make_room() {
     }
     size_t needed = sizeof(FrameHeader);
     if (buffered() >= sizeof(FrameHeader)) needed += header_at(buffer_.get() + begin_).length;
-    if (needed > capacity_) {
-        reallocate(needed);
-    } else if (begin_ + needed > capacity_ || begin_ > capacity_ / 2) {
+    if (begin_ + needed > capacity_ || begin_ > capacity_ / 2) {
         std::memmove(buffer_.get(), buffer_.get() + begin_, buffered());
         end_ = buffered();
         begin_ = 0;
     }
-    // A complete frame that nobody has taken yet may fill the buffer to its last byte.
-    if (end_ == capacity_) reallocate(capacity_ + normal_capacity_);
+    if (end_ < capacity_) return;
+    // It grows with what has come: a large length is easily written. And a complete frame that
+    // nobody has taken yet may fill the buffer to its last byte.
+    reallocate(needed > capacity_ ? std::min(needed, capacity_ * 2) : capacity_ + normal_capacity_);
 }
 
 void FrameReader::reallocate(size_t capacity) {

@@ -107,13 +107,18 @@ bool Session::handle_message(const Frame& frame) {
     if (!protocol::decode_message(frame.body, frame.length, &message))
         throw ProtocolError("a Message frame is damaged");
     if (state_ == State::Draining) throw ProtocolError("a Message after Drain");
+    if (message.head.number != next_number_)
+        throw ProtocolError("message " + std::to_string(message.head.number) + " instead of " +
+                            std::to_string(next_number_));
     std::string_view topic = text_of(message.topic);
     if (closed_.closed(topic)) {
         failed({message.head.number, topic, FailureKind::Returned, 0, kClosedText});
-        return true;
+    } else {
+        OUTBOX_FAULT_POINT("sink-after-receiving");
+        if (sink_->submit(message) == Sink::Submit::Busy) return false;
     }
-    OUTBOX_FAULT_POINT("sink-after-receiving");
-    return sink_->submit(message) == Sink::Submit::Taken;
+    ++next_number_;
+    return true;
 }
 
 void Session::delivered(uint64_t number) {

@@ -52,6 +52,7 @@ class Session final : private Reports {
     ClosedTopics closed_;
     Condition condition_;
     State state_ = State::AwaitingSettings;
+    uint64_t next_number_ = 1;
     bool busy_ = false;      // the sink did not take the first frame in reader_
     bool readable_ = false;  // as wait() saw it; never while busy_
     std::unique_ptr<Sink> sink_;

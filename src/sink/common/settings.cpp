@@ -8,6 +8,13 @@
 
 namespace outbox::sink {
 
+namespace {
+
+// Sums of a few of them are far from an overflow.
+constexpr int64_t kLargestNumber = int64_t{1} << 50;
+
+}  // namespace
+
 Settings Settings::decode(const Frame& frame) {
     if (frame.type != protocol::FrameType::Settings)
         throw ProtocolError("the first frame is not Settings");
@@ -21,6 +28,9 @@ Settings Settings::decode(const Frame& frame) {
     while (!reader.failed() && reader.remaining() > 0) {
         std::string name(text_of(reader.string()));
         std::string value(text_of(reader.string()));
+        // The C functions that these end in would see less of them.
+        if (name.find('\0') != std::string::npos || value.find('\0') != std::string::npos)
+            throw ProtocolError("a zero byte in a setting");
         settings.values_.insert_or_assign(std::move(name), std::move(value));
     }
     if (reader.failed()) throw ProtocolError("the Settings frame is damaged");
@@ -40,6 +50,8 @@ int64_t Settings::number(std::string_view name, int64_t otherwise) const {
     auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), number);
     if (error != std::errc() || end != value.data() + value.size())
         throw ConfigurationError("the setting " + std::string(name) + " is not a whole number");
+    if (number < 0 || number > kLargestNumber)
+        throw ConfigurationError("the setting " + std::string(name) + " is out of range");
     return number;
 }
 

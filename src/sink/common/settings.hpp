@@ -21,7 +21,8 @@ class Settings {
 
     // Empty where the relay did not send it.
     std::string text(std::string_view name) const;
-    // Throws ConfigurationError where the value is not a whole number.
+    // Throws ConfigurationError where the value is not a whole number, or one that no
+    // setting has.
     int64_t number(std::string_view name, int64_t otherwise) const;
 
   private:

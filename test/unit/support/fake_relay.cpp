@@ -22,7 +22,10 @@ using protocol::FrameType;
 using std::chrono::milliseconds;
 using Clock = std::chrono::steady_clock;
 
-FakeRelay::FakeRelay(const std::string& program, const Settings& settings) {
+FakeRelay::FakeRelay(const std::string& program, const Settings& settings)
+    : FakeRelay(Greeting{frame(FrameType::Settings, settings_body(settings))}, program) {}
+
+FakeRelay::FakeRelay(const Greeting& greeting, const std::string& program) {
     int ends[2];
     if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0)
         throw std::runtime_error("socketpair");
@@ -35,7 +38,7 @@ FakeRelay::FakeRelay(const std::string& program, const Settings& settings) {
     posix_spawn_file_actions_destroy(&actions);
     ::close(ends[1]);
     if (error != 0) throw std::runtime_error(program + ": " + std::strerror(error));
-    send_frame(FrameType::Settings, settings_body(settings));
+    send_bytes(greeting.bytes);
 }
 
 FakeRelay::~FakeRelay() {

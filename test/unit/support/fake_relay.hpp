@@ -37,6 +37,11 @@ class FakeRelay {
 
     // Starts `program` and sends the settings.
     FakeRelay(const std::string& program, const Settings& settings);
+    // One that begins with these bytes instead of Settings.
+    struct Greeting {
+        std::string bytes;
+    };
+    FakeRelay(const Greeting& greeting, const std::string& program);
     ~FakeRelay();
     FakeRelay(const FakeRelay&) = delete;
 
