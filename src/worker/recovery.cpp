@@ -15,6 +15,8 @@ namespace outbox {
 namespace {
 
 constexpr int kDrainPortion = 500;
+// A topic whose messages come back this often in a row, none delivered and none blamed, waits.
+constexpr int kMostFruitless = 3;
 
 bool may_drain(const Relay& relay) {
     return relay.resend_floor == PG_INT64_MAX && relay.sink.state() == SinkProcess::State::Ready;
@@ -106,11 +108,12 @@ void settle(Relay* relay, const Schema& schema, Topic* topic) {
     topic->closed_at_sink = false;
     topic->drained_to = 0;
     topic->rewind = false;
-    if (topic->topic_trouble) {
+    bool fruitless = ++topic->fruitless > kMostFruitless;
+    if (topic->topic_trouble || fruitless) {
         if (!topic->kept_back) {
             topic->kept_back = true;
             ereport(LOG, (errmsg("outbox keeps the messages of topic \"%s\" back: %s", topic->name,
-                                 topic->error)));
+                                 fruitless ? "the sink returns all of them" : topic->error)));
         }
         topic->next_try = TimestampTzPlusMilliseconds(timer_now(), topic->backoff.next_ms());
         relay->topics.set_state(topic, TopicState::Waiting);

@@ -53,7 +53,7 @@ void Topics::forget_troubles() {
         set_state(&topic, TopicState::Open);
         topic.closed_at_sink = topic.topic_trouble = topic.unknown = topic.has_parked = false;
         topic.rewind = topic.wait_for_answers = false;
-        topic.returned_count = 0;
+        topic.returned_count = topic.fruitless = 0;
         topic.drained_to = topic.to_park = 0;
         topic.backoff.reset();
     }

@@ -6,6 +6,7 @@
 //     trouble with the topic   -> Waiting --pause over--> Probing (the first one, alone)
 //     --delivered--> Draining
 //                                    ^------------------failed--------------------'
+//     all came back, again and again, without a reason -> as trouble with the topic
 //     trouble with one message -> Draining; the suspects go alone, each after an answer for the one
 //     before
 //   Draining ---nothing deferred is left---> Open
@@ -42,6 +43,7 @@ struct Topic {
     bool rewind;            // a row was deferred behind drained_to: start over when all is answered
     bool wait_for_answers;  // the next one goes alone: not before everything in flight is answered
     int in_flight;
+    int fruitless;  // how often in a row all of it came back, without a word about the reason
     int32 error_code;
     char error[kTopicErrorLength];
     int64 drained_to;  // deferred messages up to here were sent in this connection
