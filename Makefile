@@ -20,7 +20,7 @@ ISOLATION = $(sort $(patsubst specs/%.spec,%,$(wildcard specs/*.spec)))
 SINKS = outbox-kafka outbox-file
 
 # These run before PostgreSQL and its pg_config are installed.
-STANDALONE = help setup demo check faults format lint clean print-%
+STANDALONE = help setup demo check faults fuzz format lint clean print-%
 
 # Empty it (make WERROR=) for a compiler whose new warnings nobody has looked at yet.
 WERROR ?= -Werror
@@ -114,7 +114,7 @@ clean: ## remove what was built
 
 endif
 
-.PHONY: help setup demo faults format lint
+.PHONY: help setup demo faults fuzz format lint
 help: ## show this list
 	@echo 'make | make install | make installcheck    build, install, test against a running server (PGXS)'
 	@sed -n 's/^\([a-z]*\):.*## /\1|/p' Makefile | while IFS='|' read -r goal what; do \
@@ -128,6 +128,9 @@ demo: ## see SQL transactions arrive in Kafka; KAFKA=real or KAFKA=host:port for
 
 faults: ## random faults under load, then the books compared; DURATION=3600 SEED=1 for an hour and from a seed
 	@scripts/faults --build $(if $(DURATION),--seconds $(DURATION)) $(if $(SEED),--seed $(SEED)) $(FAULTS)
+
+fuzz: ## feed rubbish to both ends of the frame protocol; SECONDS=60 for each target, TARGET=session for one
+	@scripts/fuzz $(or $(SECONDS),60) $(TARGET)
 
 format: ## format C++ and shell sources in place
 	scripts/format

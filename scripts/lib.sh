@@ -94,7 +94,7 @@ quietly() {
 # What clang-format, and what shfmt and shellcheck, look at.
 cxx_files() {
     local folder
-    for folder in src test/unit tools; do
+    for folder in src test/unit test/fuzz tools; do
         if [[ -d $root/$folder ]]; then find "$root/$folder" -name '*.cc' -o -name '*.[ch]pp'; fi
     done
 }
