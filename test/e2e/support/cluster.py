@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -48,8 +49,10 @@ class Cluster:
     bin = PG_BIN  # of the server's programs
     environment = {}  # variables that the server is started with, beside ours
 
-    def __init__(self, directory):
+    def __init__(self, directory, programs=None):
         self.directory = Path(directory)
+        if programs:
+            self.bin = programs
         self.data = self.directory / "data"
         self.log = self.directory / "postgres.log"
         self.port = free_port()
@@ -210,6 +213,26 @@ class Cluster:
         pids = list(self.workers("launcher").values())
         assert len(pids) <= 1, f"several launchers: {pids}"
         return pids[0] if pids else None
+
+
+def private_installation(directory):
+    """Copies of the server's programs, with a library folder of their own into which a test may put programs.
+
+    PostgreSQL looks for its folders beside its own program, so everything else can be links. Returns the folders of
+    the programs and of the library.
+    """
+    flags = ("--bindir", "--pkglibdir", "--sharedir")
+    folders = [Path(run([PG_BIN / "pg_config", flag]).strip()) for flag in flags]
+    common = Path(os.path.commonpath(folders))
+    programs, library, share = (directory / folder.relative_to(common) for folder in folders)
+    for folder in (programs, library, share.parent):
+        folder.mkdir(parents=True, exist_ok=True)
+    for name in ("postgres", "pg_ctl"):
+        shutil.copy(folders[0] / name, programs)
+    for entry in folders[1].iterdir():
+        (library / entry.name).symlink_to(entry)
+    share.symlink_to(folders[2])
+    return programs, library
 
 
 def initdb(data):
