@@ -25,7 +25,7 @@ MODES = {
     "statistics_that_are_none": BROKE + "a damaged Statistics report",
     "unknown_frame": BROKE + "a frame of type 63",
     "frame_of_a_relay": BROKE + "a frame of type 68",
-    "another_version": BROKE + "it speaks version 7 and the relay version 1",
+    "another_version": BROKE + "it speaks version ",
     "ready_twice": BROKE + "it said Ready twice",
     "delivered_before_ready": BROKE + "it answered for message 1, which it does not have",
     "delivered_never_sent": BROKE + "it answered for message 9223372036854775808, which",

@@ -80,7 +80,7 @@ class MoodySink final : public sink::Sink {
         std::string topic;
     };
     uint8_t mood() { return seed_ = static_cast<uint8_t>(seed_ * 5 + 3); }
-    FailureKind kind() { return static_cast<FailureKind>(1 + mood() / 4 % 3); }
+    FailureKind kind() { return static_cast<FailureKind>(1 + mood() / 4 % 4); }
 
     sink::Reports& reports_;
     uint8_t seed_;

@@ -40,6 +40,8 @@ class Relay:
             length, kind = struct.unpack_from("=IB", self.input)
             if len(self.input) < 8 + length:
                 break
+            if kind == ord("S"):
+                self.version = struct.unpack_from("=I", self.input, 8)[0]
             if kind == ord("M"):
                 self.messages.append(decode(self.input[8 : 8 + length]))
             self.input = self.input[8 + length :]
@@ -75,8 +77,8 @@ def frame(kind, body=b"", length=None):
     return struct.pack("=IB3x", len(body) if length is None else length, ord(kind)) + body
 
 
-def ready(version=1, name=b"rogue"):
-    return frame("R", struct.pack("=I", version) + name)
+def ready(name=b"rogue", newer=0):
+    return frame("R", struct.pack("=I", me.version + newer) + name)
 
 
 def delivered(*numbers):
@@ -132,7 +134,7 @@ def frame_of_a_relay(relay):
 
 
 def another_version(relay):
-    relay.send(ready(version=7))
+    relay.send(ready(newer=5))
 
 
 def ready_twice(relay):
