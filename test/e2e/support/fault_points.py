@@ -6,7 +6,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from support.cluster import PG_BIN, Cluster
+from support.cluster import PG_BIN, Cluster, private_installation
 from support.processes import give_to_server_user
 from support.waiting import wait_for
 
@@ -30,24 +30,13 @@ def pg_config(option):
 
 
 def install(directory):
-    """A copy of the server's programs with our library and sinks in it; returns its folder of programs.
-
-    PostgreSQL finds its files from where its programs are, so this works anywhere. Only what is looked for from
-    there is copied, or linked: the kinds of files that are larger than the rest are left out.
-    """
+    """An installation of the server of its own with our library and sinks in it; returns its folder of programs."""
     assert LIBRARY.exists(), f"{LIBRARY} is not built: make fault-points"
-    root = Path(directory)
-    for option in ("--bindir", "--pkglibdir"):
-        folder = pg_config(option)
-        skip = shutil.ignore_patterns("bitcode", "pgxs", "outbox*", "llvmjit*")
-        shutil.copytree(folder, root / folder.relative_to("/"), symlinks=True, ignore=skip)
-    share = pg_config("--sharedir")
-    (root / share.relative_to("/")).parent.mkdir(parents=True, exist_ok=True)
-    (root / share.relative_to("/")).symlink_to(share)
-    libraries = root / pg_config("--pkglibdir").relative_to("/")
+    programs, library = private_installation(Path(directory))
     for file in (LIBRARY, FILE_SINK, KAFKA_SINK):
-        shutil.copy(file, libraries)
-    return root / PG_BIN.relative_to("/")
+        (library / file.name).unlink(missing_ok=True)
+        shutil.copy(file, library)
+    return programs
 
 
 class FaultyCluster(Cluster):
