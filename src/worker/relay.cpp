@@ -694,6 +694,11 @@ void initialize() {
     MemoryContextSwitchTo(caller);
 }
 
+// There is no statement of a user's to cancel; but lock_timeout ends a wait by this signal too.
+void on_cancel(SIGNAL_ARGS) {
+    if (get_timeout_indicator(LOCK_TIMEOUT, false)) StatementCancelHandler(postgres_signal_arg);
+}
+
 }  // namespace
 
 Look enter(const Relay& relay, Schema* schema) {
@@ -719,8 +724,7 @@ void outbox_relay_main(Datum argument) {
     // waits in a way that would need to be broken off.
     pqsignal(SIGTERM, SignalHandlerForShutdownRequest);
     pqsignal(SIGHUP, SignalHandlerForConfigReload);
-    // There is no statement of a user's to cancel.
-    pqsignal(SIGINT, SIG_IGN);
+    pqsignal(SIGINT, on_cancel);
     BackgroundWorkerUnblockSignals();
 
     static Relay instance;
