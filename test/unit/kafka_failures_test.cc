@@ -236,7 +236,7 @@ TEST_F(KafkaFailures, AMissingTopicIsKeptApartAndHeals) {
     EXPECT_TRUE(relay_.delivered(other));
     EXPECT_FALSE(relay_.answers.contains(1));
     ASSERT_TRUE(relay_.until_all_answered());
-    EXPECT_EQ(relay_.answers.at(1).kind, FailureKind::Topic);
+    EXPECT_EQ(relay_.answers.at(1).kind, FailureKind::UnknownTopic);
     EXPECT_EQ(relay_.answers.at(2).kind, FailureKind::Returned);
 
     // The client remembers that the topic is missing; what it remembers is not the last word.
@@ -253,7 +253,7 @@ TEST_F(KafkaFailures, AProbeSeesATopicThatHasHealed) {
     alone.flags = protocol::kFlagAlone;
     uint64_t number = relay_.send(alone);
     ASSERT_TRUE(relay_.until_answered(number));
-    EXPECT_EQ(relay_.answers.at(number).kind, FailureKind::Topic);
+    EXPECT_EQ(relay_.answers.at(number).kind, FailureKind::UnknownTopic);
     EXPECT_EQ(relay_.answers.at(number).code, RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART);
     cluster_.set_topic_error("probed", RD_KAFKA_RESP_ERR_NO_ERROR);
     relay_.reopen("probed");
@@ -348,6 +348,21 @@ TEST_F(KafkaFailures, ASecretStaysInside) {
     for (const auto& json : relay.statistics)
         everything += json;
     EXPECT_EQ(everything.find("canary"), std::string::npos) << everything;
+}
+
+// librdkafka quotes no secret here, but what it and brokers will say is not known: every value of
+// the file is hidden, also a word that is in nearly all of its errors.
+TEST_F(KafkaFailures, WhatTheFileSaysIsHiddenInTheClientsWords) {
+    TemporaryFolder folder;
+    FakeRelay relay(OUTBOX_KAFKA_PROGRAM,
+                    {{"database", "shop"},
+                     {"bootstrap_servers", "127.0.0.1:1"},
+                     {"config_file", folder.write("conf", "client.rack=refused\n")}});
+    relay.send(message("any"));
+    ASSERT_TRUE(relay.until([&] { return relay.conditions.size() >= 1; }));
+    const std::string& words = relay.conditions.front().text;
+    EXPECT_EQ(words.find("refused"), std::string::npos) << words;
+    EXPECT_NE(words.find("***"), std::string::npos) << words;
 }
 
 }  // namespace
