@@ -209,6 +209,7 @@ def test_pause_survives_a_restart(own_server):
     own_server.restart()
     database.wait_for_state("paused")
     assert not database.value("SELECT outbox.wait_for_delivery('300 ms')")
+    assert values(path) == []
     database.sql("SELECT outbox.resume()")
     database.drain()
     assert values(path) == ["1"]
