@@ -7,6 +7,7 @@
 
 #include "session/transaction_buffer.hpp"
 #include "shared/shared_state.hpp"
+#include "shared/timer.hpp"
 #include "storage/backlog_size.hpp"
 #include "storage/schema.hpp"
 
@@ -124,7 +125,7 @@ int64 measure_backlog(const Schema& schema, double* growth) {
     double part;
     Progress progress = present_progress(slot, schema, &part);
     int64 bytes = backlog_bytes(schema, progress, part);
-    TimestampTz now = GetCurrentTimestamp();
+    TimestampTz now = timer_now();
     if (growth) *growth = figure->growth(now, bytes);
     figure->set(written, bytes, now);
     return bytes;
@@ -137,14 +138,13 @@ void check_backlog_limit(size_t message_bytes) {
     int64 own = own_bytes();
     int64 more = own + static_cast<int64>(message_bytes) + kRowOverhead;
     TimestampTz measured_at = figure->measured_at();
-    bool fresh = !TimestampDifferenceExceeds(measured_at, GetCurrentStatementStartTimestamp(),
-                                             slot ? kFreshMs : kFreshAloneMs);
+    TimestampTz now = timer_now();
+    bool fresh = !TimestampDifferenceExceeds(measured_at, now, slot ? kFreshMs : kFreshAloneMs);
     if (fresh && figure->bytes() + more <= limit) return;
 
     int64 bytes = figure->measured();
-    bool refused_just_now =
-        bytes + more > limit && figure->bytes() < BacklogFigure::kUnknown &&
-        !TimestampDifferenceExceeds(measured_at, GetCurrentTimestamp(), kRefusalMs);
+    bool refused_just_now = bytes + more > limit && figure->bytes() < BacklogFigure::kUnknown &&
+                            !TimestampDifferenceExceeds(measured_at, now, kRefusalMs);
     if (!refused_just_now) {
         Schema schema;
         // Without the extension emit() fails for another reason.

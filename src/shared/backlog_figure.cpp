@@ -29,8 +29,7 @@ void BacklogFigure::set(int64 written_before, int64 bytes, TimestampTz now) {
     pg_atomic_write_u64(&measured_at_, static_cast<uint64>(now));
     SpinLockAcquire(&mutex_);
     const Sample& last = samples_[(next_ + kSamples - 1) % kSamples];
-    // A clock that was set back leaves samples of the future: they make room as well.
-    if (last.time > now || TimestampDifferenceExceeds(last.time, now, kSampleIntervalMs)) {
+    if (TimestampDifferenceExceeds(last.time, now, kSampleIntervalMs)) {
         samples_[next_] = Sample{now, bytes};
         next_ = (next_ + 1) % kSamples;
     }

@@ -34,7 +34,7 @@ class BacklogFigure {
     // What was measured, after written() was asked.
     void set(int64 written_before, int64 bytes, TimestampTz now);
 
-    // When it was measured last, and what came out.
+    // When it was measured last (timer_now()), and what came out.
     TimestampTz measured_at() {
         return static_cast<TimestampTz>(pg_atomic_read_u64(&measured_at_));
     }

@@ -37,6 +37,7 @@ constexpr const char* kScramIsBroken =
 constexpr const char* kAllDown = " (all brokers are down)";
 // Longer than any broker takes to store a batch, shorter than an operator's patience.
 constexpr auto kSilence = 15s;
+constexpr auto kNobody = 4s;
 // Without messages nothing would show that a trouble has passed.
 constexpr auto kTouchEvery = 10s;
 
@@ -324,10 +325,19 @@ void KafkaSink::look_for_silence() {
     }
 }
 
+// No connection, and no error either: a name server that does not answer, for one.
+void KafkaSink::look_for_nobody() {
+    std::string_view topic;
+    if (in_trouble_ || stream_->silent_for(&topic) < kNobody) return;
+    trouble(RD_KAFKA_RESP_ERR__TRANSPORT,
+            "no broker has answered yet: their names may not resolve, or their hosts stay silent");
+}
+
 void KafkaSink::statistics(std::string_view json) {
     auto summary = summarize(json);
     if (!summary) return;
-    if (summary->connected && state_ == Stream::Running) look_for_silence();
+    if (state_ == Stream::Running && summary->connected) look_for_silence();
+    if (state_ == Stream::Running && !summary->connected) look_for_nobody();
     // An idle sink does not wake the relay.
     if (summary->activity == last_activity_) return;
     last_activity_ = summary->activity;

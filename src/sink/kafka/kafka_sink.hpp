@@ -60,6 +60,7 @@ class KafkaSink final : public sink::Sink {
     void log(int level, std::string_view facility, std::string_view text);
     void statistics(std::string_view json);
     void look_for_silence();
+    void look_for_nobody();
     void trouble(int32_t code, std::string_view text);
 
     sink::Reports& reports_;
