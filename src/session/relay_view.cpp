@@ -1,0 +1,52 @@
+// What a session sees of its database's relay in shared memory. Session's backend.
+#include "session/relay_view.hpp"
+
+namespace outbox {
+
+namespace {
+
+bool is_working(RelayState state) {
+    return state == RelayState::Connecting || state == RelayState::Running ||
+           state == RelayState::Waiting;
+}
+
+}  // namespace
+
+SlotView look_at_slot() {
+    SlotView view = {};
+    view.state = RelayState::Stopped;
+    RelaySlot* slot = find_slot(MyDatabaseId);
+    if (!slot) return view;
+    SpinLockAcquire(&slot->mutex);
+    view.there = true;
+    view.state = slot->state;
+    view.relay_pid = slot->pid;
+    view.sink_pid = slot->sink_pid;
+    view.delivered = slot->delivered;
+    view.deferred = slot->deferred;
+    view.parked = slot->parked;
+    view.watermark = slot->watermark;
+    view.unsettled = slot->unsettled;
+    view.first_in_flight = slot->first_in_flight;
+    view.snapshots = slot->snapshots;
+    view.last_error_at = slot->last_error_at;
+    memcpy(view.last_error, slot->last_error, sizeof(view.last_error));
+    memcpy(view.sink_name, slot->sink_name, sizeof(view.sink_name));
+    memcpy(view.sink_statistics, slot->sink_statistics, sizeof(view.sink_statistics));
+    SpinLockRelease(&slot->mutex);
+    view.active_segment = pg_atomic_read_u32(&slot->active_segment);
+    view.working = view.relay_pid != 0 && is_working(view.state) && view.snapshots > 0;
+    return view;
+}
+
+Schema required_schema() {
+    Schema schema;
+    if (!find_schema(&schema)) {
+        ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+                        errmsg("the extension outbox is not installed in this database"),
+                        errhint("Run CREATE EXTENSION outbox.")));
+    }
+    return schema;
+}
+
+}  // namespace outbox
