@@ -20,7 +20,7 @@ ISOLATION = $(sort $(patsubst specs/%.spec,%,$(wildcard specs/*.spec)))
 SINKS = outbox-kafka outbox-file
 
 # These run before PostgreSQL and its pg_config are installed.
-STANDALONE = help setup demo check faults fuzz format lint clean print-%
+STANDALONE = help setup demo check faults fuzz format lint mutants clean print-%
 
 # Empty it (make WERROR=) for a compiler whose new warnings nobody has looked at yet.
 WERROR ?= -Werror
@@ -114,7 +114,7 @@ clean: ## remove what was built
 
 endif
 
-.PHONY: help setup demo faults fuzz format lint
+.PHONY: help setup demo faults fuzz format lint mutants
 help: ## show this list
 	@echo 'make | make install | make installcheck    build, install, test against a running server (PGXS)'
 	@sed -n 's/^\([a-z]*\):.*## /\1|/p' Makefile | while IFS='|' read -r goal what; do \
@@ -137,6 +137,9 @@ format: ## format C++ and shell sources in place
 
 lint: ## formatting and lints only
 	@scripts/check format lint
+
+mutants: ## break the product in every classic way and see a test notice; ONLY=name for one
+	@scripts/mutants $(ONLY)
 
 # For scripts: make -s print-OBJS
 print-%:
