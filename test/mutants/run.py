@@ -132,7 +132,12 @@ def copy_postgres(pg_config, to, link):
     return to / programs.relative_to(prefix) / "pg_config"
 
 
-def build(pg_config, targets, log):
+def at_fault_points(targets):
+    """Tests that need a build of their own, in the tree: they run before the next mutant is built."""
+    return [t for t in targets if t.startswith("test/e2e/test_fault_points.py")]
+
+
+def build(pg_config, targets, log, fault_points=False):
     jobs = f"-j{os.cpu_count() or 1}"
     # What a mutant no longer uses is nobody's fault.
     if not (TREE / "build/release/CMakeCache.txt").exists():
@@ -141,6 +146,9 @@ def build(pg_config, targets, log):
         raise Failure("it does not build")
     if targets and run(["cmake", "--build", "build/release", "--target", *targets], log, timeout=1800, cwd=TREE) != 0:
         raise Failure("its unit tests do not build")
+    make = ["make", jobs, "fault-points", "with_llvm=no", "WERROR=", f"PG_CONFIG={pg_config}"]
+    if fault_points and run(make, log, timeout=1800, cwd=TREE) != 0:
+        raise Failure("it does not build with fault points")
 
 
 def install(base, home, log):
@@ -308,7 +316,7 @@ class Trial:
         log = LOGS / "baseline.log"
         targets = sorted({t for m in self.mutants for t in m.caught_by if not t.startswith("faults ")})
         synchronize()
-        build(self.base, ["outbox-mock-broker", *self.unit_programs(targets)], log)
+        build(self.base, ["outbox-mock-broker", *self.unit_programs(targets)], log, bool(at_fault_points(targets)))
         if not test_them:
             return
         outcome = Outcome()
@@ -328,9 +336,14 @@ class Trial:
             try:
                 synchronize()
                 apply(mutant, log)
-                build(self.base, self.unit_programs(mutant.caught_by), log)
+                here = at_fault_points(mutant.caught_by)
+                build(self.base, self.unit_programs(mutant.caught_by), log, bool(here))
                 run_unit([t for t in mutant.caught_by if t.startswith("unit:")], log, outcome)
                 pg_config = install(self.base, home, log)
+                if here:
+                    directory = self.directory / f"f{number}"
+                    directory.mkdir(mode=0o755)
+                    run_e2e(here, pg_config, directory, log, outcome)
             except Failure as failure:
                 self.finish(mutant, f"ERROR: {failure}", began, home)
                 continue
@@ -346,7 +359,8 @@ class Trial:
             began = time.monotonic() - mutant.seconds
             try:
                 if not set(mutant.caught_by) <= outcome.failed:
-                    run_targets(mutant.caught_by, pg_config, self.directory / f"t{number}", log, outcome)
+                    elsewhere = [t for t in mutant.caught_by if t not in at_fault_points(mutant.caught_by)]
+                    run_targets(elsewhere, pg_config, self.directory / f"t{number}", log, outcome)
                 self.finish(mutant, judge(mutant, outcome), began, home)
             except Failure as failure:
                 self.finish(mutant, f"ERROR: {failure}", began, home)
