@@ -169,8 +169,7 @@ void sink_ended(bool expected) {
     if (++relay->sink_ends >= kFailedAfterEnds || never_ran(status)) relay->sink_failed = true;
     // Once for a series of the same.
     if (relay->sink_ends > 1) return;
-    if (relay->sink_lines.admit(GetCurrentTimestamp() / 1000))
-        ereport(LOG, (errmsg("outbox: %s", text)));
+    if (relay->sink_lines.admit(timer_now() / 1000)) ereport(LOG, (errmsg("outbox: %s", text)));
 }
 
 // The sink broke the protocol: nothing more of it is believed. What it had answered before that
@@ -179,8 +178,7 @@ void drop_sink() {
     relay->sink.kill();
     take_back_unanswered(relay);
     rebuild_wait_set();
-    relay->sink_due =
-        TimestampTzPlusMilliseconds(GetCurrentTimestamp(), relay->nonsense_backoff.next_ms());
+    relay->sink_due = TimestampTzPlusMilliseconds(timer_now(), relay->nonsense_backoff.next_ms());
     char text[kErrorLength];
     snprintf(text, sizeof(text), "the sink outbox-%s broke the protocol: %s", settings.sink,
              relay->complaint);

@@ -1,5 +1,6 @@
 // What the sink says: deliveries, failures, conditions. Relay process.
 #include "fault_point.hpp"
+#include "shared/timer.hpp"
 #include "storage/log_reader.hpp"
 #include "worker/relay_state.hpp"
 
@@ -32,7 +33,7 @@ bool damaged(Relay* relay, const Report& report) {
 // were left out go to `more`, which stays empty if there were none.
 bool may_log(Relay* relay, char* more, size_t size) {
     *more = '\0';
-    if (!relay->sink_lines.admit(GetCurrentTimestamp() / 1000)) return false;
+    if (!relay->sink_lines.admit(timer_now() / 1000)) return false;
     int64 held_back = relay->sink_lines.take_held_back();
     if (held_back > 0)
         snprintf(more, size, " (" INT64_FORMAT " lines before this one were left out)", held_back);

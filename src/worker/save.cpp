@@ -12,9 +12,9 @@ namespace {
 // after a crash means some more messages sent twice.
 constexpr int kMostRanges = 1000;
 
+// Of a relay at work. One that rests says so itself, when everything is saved: then others may
+// change what is.
 RelayState current_state(const Relay& relay) {
-    if (relay.standing == Standing::Paused) return RelayState::Paused;
-    if (relay.standing == Standing::Foreign) return RelayState::Foreign;
     if (relay.sink_failed) return RelayState::Failed;
     if (relay.sink.state() != SinkProcess::State::Ready || relay.sink_in_trouble)
         return RelayState::Connecting;

@@ -48,11 +48,15 @@ def pytest_runtest_makereport(item, call):
 def base_directory():
     """A folder with a short path (sockets!) that the server's user can read."""
     given = os.environ.get("OUTBOX_TEST_DIR")
-    base = Path(given or tempfile.mkdtemp(prefix="outbox-e2e.", dir="/tmp"))
-    base.chmod(0o755)
+    whole = Path(given or tempfile.mkdtemp(prefix="outbox-e2e.", dir="/tmp"))
+    # Tests that run side by side have servers and brokers of their own.
+    base = whole / os.environ.get("PYTEST_XDIST_WORKER", "")
+    base.mkdir(exist_ok=True)
+    for directory in (whole, base):
+        directory.chmod(0o755)
     yield base
     if not given:
-        shutil.rmtree(base, ignore_errors=True)
+        shutil.rmtree(whole, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

@@ -488,8 +488,8 @@ def test_segment_with_messages_that_came_back_is_kept(small_segments, options):
     settings(database, outbox__sink="nobody-wrote-it", outbox__segment_size="64kB")
     database.wait_for_state("failed")
     wait_for(lambda: database.status()["active_segment"] != 1, "the next segment")
-    settings(database, outbox__sink="file")
     options("# quick")
+    settings(database, outbox__sink="file")
     drain_and_check_large(database, duplicates_allowed=True)
 
 

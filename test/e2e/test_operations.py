@@ -253,6 +253,21 @@ def test_discard_backlog(file_database):
 # -- copies of a database -----------------------------------------------------------------------------------
 
 
+def test_paused_means_that_nothing_is_on_its_way(file_database, options):
+    """What is delivered while the relay comes to rest is not discarded as well."""
+    options("delay.ms=150")
+    for n in range(5):
+        file_database.emit("t", "k", f"{n}")
+    wait_for(lambda: read_messages(file_database.file), "the first message")
+    file_database.sql("SELECT outbox.pause()")
+    file_database.wait_for_state("paused")
+    discarded = file_database.value("SELECT outbox.discard_backlog()")
+    options("# quick")
+    file_database.sql("SELECT outbox.resume()")
+    file_database.drain()
+    assert len(read_messages(file_database.file)) + discarded == 5
+
+
 def test_restored_dump_stays_silent(kafka, make_cluster, make_topic):
     """Its messages are another server's until somebody says otherwise."""
     topic = make_topic(kafka, partitions=1)

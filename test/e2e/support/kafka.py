@@ -18,16 +18,27 @@ from support.waiting import wait_for
 ROOT = Path(__file__).resolve().parents[3]
 
 
-_given = set()
+_given = []
 
 
 def free_port():
     """A port that nobody listens on, and the next one neither, below those of outgoing connections; each once."""
     for candidate in random.sample(range(20000, 32000, 2), 100):
-        if candidate not in _given and all(_is_free(port) for port in (candidate, candidate + 1)):
-            _given.add(candidate)
+        if _is_ours(candidate) and all(_is_free(port) for port in (candidate, candidate + 1)):
             return candidate
     raise AssertionError("no free port")
+
+
+def _is_ours(port):
+    """Whether no test has taken the port, here or in a process beside this one; then this one has it until it ends."""
+    name = socket.socket(socket.AF_UNIX)
+    try:
+        name.bind(f"\0outbox-test-port-{port}")
+    except OSError:
+        name.close()
+        return False
+    _given.append(name)
+    return True
 
 
 def _is_free(port):
