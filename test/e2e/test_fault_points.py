@@ -410,6 +410,30 @@ def test_drop_database_while_its_relay_is_being_started(faulty, database):
     assert len(faulty.log_text().splitlines()) - lines < 20
 
 
+@pytest.mark.parametrize("turn", [1, 2, 3])
+def test_commit_while_a_topic_catches_up(faulty, scene, turn):
+    """What is committed while the relay goes from one turn to the next without waiting is sent all the same."""
+    one = scene()
+    one.install()
+    good, moody = one.topics
+    one.refuse(moody)
+    for n in range(3):
+        one.database.emit(moody, "k", f"{n}")
+    one.database.wait_for_state("waiting")
+    point = "recovery-before-commit"
+    faulty.arm(point, "wait")
+    one.refuse()
+    for _ in range(turn - 1):
+        faulty.wait_for_waiting(point)
+        faulty.arm(point, "wait")
+        (faulty.faults / f"{point}.waiting").unlink()
+    faulty.wait_for_waiting(point)
+    one.database.emit(good, "k", "in between")
+    faulty.release_all()
+    wait_for(lambda: any(m.value == b"in between" for m in one.received()), "message in between", timeout=15)
+    one.database.drain()
+
+
 # -- crashes of a server whose WAL is not written yet, and stops in the middle --------------------------------
 
 
