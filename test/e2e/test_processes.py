@@ -14,7 +14,7 @@ from support.cluster import PG_BIN, Cluster, Database
 from support.files import read_messages
 from support.kafka import EmbeddedBroker
 from support.ledger import check, duplicates
-from support.processes import alive, as_server_user, children, give_to_server_user, run
+from support.processes import alive, as_server_user, children, command_line, give_to_server_user, run
 from support.waiting import Stopwatch, wait_for
 from support.workload import SCHEMA, emit_many, ledger
 
@@ -163,6 +163,8 @@ def test_postmaster_is_killed_and_no_orphan_is_left(make_cluster, hung_resolver,
         database.sql("SELECT outbox.resume()")
         sink = database.wait_for_sink()
         if sink_is == "stopped":
+            # Before it is a program of its own it has not asked the kernel yet to end it with its parent.
+            wait_for(lambda: "outbox-kafka" in command_line(sink)[0], "the sink's program")
             os.kill(sink, signal.SIGSTOP)
         elif sink_is == "busy":
             wait_for(lambda: database.status()["delivered"] > 500, "deliveries", pause=0.001)
