@@ -61,7 +61,7 @@ class Filler:
 
 @pytest.fixture
 def server_on(base_directory, template):
-    """Makes a server with its data, its pg_wal or its log in another folder."""
+    """Makes a server with its data, its pg_wal or its log in another folder. Asked for after small_disk, it ends before."""
     made = []
 
     def make(data=None, wal=None, log=None, environment=None, **settings):
@@ -103,7 +103,7 @@ def fails_with(error, action, attempts=2000):
     raise AssertionError(f"{attempts} times without {error}")
 
 
-def test_disk_of_the_data_is_full(server_on, small_disk, base_directory):
+def test_disk_of_the_data_is_full(small_disk, server_on, base_directory):
     """The application's transactions fail cleanly, as any INSERT does; when there is space again all goes on."""
     disk = small_disk("data", 110)
     normal = base_directory / "wal-of-full"
@@ -147,7 +147,7 @@ def _raises(action):
 
 
 @pytest.mark.crash
-def test_disk_of_pg_wal_is_full(server_on, small_disk):
+def test_disk_of_pg_wal_is_full(small_disk, server_on):
     """PostgreSQL stops with a PANIC, as it does; started again with space, it has everything it promised."""
     disk = small_disk("wal", 64)
     server = server_on(wal=disk, max_wal_size="32MB", min_wal_size="32MB", wal_recycle="off")
@@ -179,7 +179,7 @@ def test_disk_of_pg_wal_is_full(server_on, small_disk):
     check(ledger(database), arrived, duplicates_allowed=True)
 
 
-def test_disk_of_the_log_is_full(server_on, small_disk):
+def test_disk_of_the_log_is_full(small_disk, server_on):
     """Nobody waits for the log: messages flow while it takes nothing."""
     disk = small_disk("log", 1)
     server = server_on(log=disk)
