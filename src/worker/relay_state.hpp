@@ -8,6 +8,7 @@
 #include "storage/schema.hpp"
 #include "storage/segments.hpp"
 #include "worker/backoff.hpp"
+#include "worker/event_wait.hpp"
 #include "worker/gaps.hpp"
 #include "worker/in_flight.hpp"
 #include "worker/log_limit.hpp"
@@ -19,6 +20,8 @@ namespace outbox {
 
 struct Relay final : public SettledView {
     RelaySlot* slot = nullptr;
+    char* database_name = nullptr;
+    char* database_settings = nullptr;  // as read_database_settings() had them at the start
     Oid extension = InvalidOid;  // whose messages and progress these are; set when they are loaded
     Oid sequence = InvalidOid;   // of positions
     MemoryContext scratch = nullptr;  // reset with every turn of the loop
@@ -49,7 +52,10 @@ struct Relay final : public SettledView {
     int removal_count = 0;
     int removal_capacity = 0;
 
+    EventWait events;
+
     SinkProcess sink;
+    char* sink_signature = nullptr;  // of the settings that it was started with
     Backoff sink_backoff{200, 30 * 1000};
     TimestampTz sink_due = 0;  // when to start it again
     bool sink_in_trouble = false;
@@ -81,9 +87,17 @@ enum class Look : uint8_t {
     Resting,   // paused, foreign: nothing may be sent
 };
 
-// relay.cpp: begins a transaction's work; Done: it may go on, and the extension can't be dropped
+// loop.cpp: the relay's work, until the process ends.
+void run_loop(Relay* relay);
+
+// look.cpp: begins a transaction's work; Done: it may go on, and the extension can't be dropped
 // until it ends.
 Look enter(const Relay& relay, Schema* schema);
+// Whether a relay that rests may work again; loads the state if so. In a transaction of its own.
+Look look_while_resting(Relay* relay);
+// Whether the extension is still there, and the relay may work, while no sink is ready. In a
+// transaction of its own.
+Look look_only(Relay* relay);
 
 // pass.cpp: reads the log once and sends what can be sent. One transaction.
 Look run_pass(Relay* relay);
@@ -118,6 +132,8 @@ void take_back_unanswered(Relay* relay);
 // save.cpp: writes progress. `fill` brings progress.unsettled up to date.
 void fill_progress(Relay* relay);
 void save_progress_now(Relay* relay, const Schema& schema);
+// In a transaction of its own.
+void save_if_changed(Relay* relay);
 void publish_status(Relay* relay);
 
 }  // namespace outbox

@@ -98,6 +98,23 @@ void save_progress_now(Relay* relay, const Schema& schema) {
     relay->progress_saved_at = timer_now();
 }
 
+void save_if_changed(Relay* relay) {
+    if (!relay->progress_changed && relay->removal_count == 0) return;
+    OUTBOX_FAULT_POINT("relay-before-saving");
+    StartTransactionCommand();
+    SetCurrentStatementStartTimestamp();
+    Schema schema;
+    if (enter(*relay, &schema) == Look::Done) {
+        PushActiveSnapshot(GetTransactionSnapshot());
+        MemoryContext caller = MemoryContextSwitchTo(relay->scratch);
+        save_progress_now(relay, schema);
+        MemoryContextSwitchTo(caller);
+        PopActiveSnapshot();
+    }
+    CommitTransactionCommand();
+    OUTBOX_FAULT_POINT("relay-after-saved");
+}
+
 void publish_status(Relay* relay) {
     RelaySlot* slot = relay->slot;
     bool waiters = pg_atomic_read_u32(&slot->waiters) > 0;
