@@ -5,6 +5,7 @@
 // what was measured refuses. Whether a relay is at work makes no difference.
 #include "session/backlog_limit.hpp"
 
+#include "session/relay_view.hpp"
 #include "session/transaction_buffer.hpp"
 #include "shared/shared_state.hpp"
 #include "shared/timer.hpp"
@@ -50,67 +51,49 @@ const char* pretty(int64 bytes) {
     return TextDatumGetCString(DirectFunctionCall1(pg_size_pretty, Int64GetDatum(bytes)));
 }
 
-// What a relay at work has in its memory; false: there is none.
-bool ask_relay(RelaySlot* slot, int64* watermark, int64* open, int64* deferred) {
-    if (!slot) return false;
-    SpinLockAcquire(&slot->mutex);
-    bool works = slot->pid != 0 && slot->snapshots > 0 &&
-                 (slot->state == RelayState::Connecting || slot->state == RelayState::Running ||
-                  slot->state == RelayState::Waiting);
-    *watermark = slot->watermark;
-    *open = slot->open_positions;
-    *deferred = slot->deferred;
-    SpinLockRelease(&slot->mutex);
-    return works;
-}
-
 // How far the relay is. What is saved says which positions are open, some tens of milliseconds
 // late; a relay at work how many of those are open still, which is `*part` of them.
-Progress present_progress(RelaySlot* slot, const Schema& schema, double* part) {
-    int64 watermark;
-    int64 open;
-    int64 deferred;
-    bool works = ask_relay(slot, &watermark, &open, &deferred);
+Progress present_progress(const Schema& schema, double* part) {
+    SlotView relay = look_at_slot();
     // The newest that is committed at this moment: not under a snapshot, with which a serializable
     // transaction would be known to have read it.
     Progress progress = read_progress(schema, SnapshotSelf, false);
     *part = 1.0;
-    if (!works) return progress;
+    if (!relay.working) return progress;
     RangeList ranges;
     int64 positions = 0;
     for (int i = 0; i < progress.unsettled_count; ++i)
         ranges.add(progress.unsettled[i].from, progress.unsettled[i].to);
-    ranges.add(progress.watermark + 1, watermark);
+    ranges.add(progress.watermark + 1, relay.watermark);
     for (int i = 0; i < ranges.count; ++i)
         positions += ranges.list[i].to - ranges.list[i].from + 1;
     progress.unsettled = ranges.list;
     progress.unsettled_count = ranges.count;
-    progress.watermark = Max(progress.watermark, watermark);
-    progress.deferred = deferred;
-    if (open < positions) *part = static_cast<double>(open) / static_cast<double>(positions);
+    progress.watermark = Max(progress.watermark, relay.watermark);
+    progress.deferred = relay.deferred;
+    if (relay.open_positions < positions)
+        *part = static_cast<double>(relay.open_positions) / static_cast<double>(positions);
     return progress;
 }
 
 // Why it may be that so much waits, without the broker's words: those are not for every role.
-const char* circumstances(RelaySlot* slot) {
-    if (!slot) return "No relay is at work in this database.";
-    SpinLockAcquire(&slot->mutex);
-    RelayState state = slot->state;
-    TimestampTz delivered_at = slot->delivered_at;
-    SpinLockRelease(&slot->mutex);
-    return psprintf("The relay is in state \"%s\" and has delivered nothing since %s.",
-                    relay_state_name(state),
-                    delivered_at == 0 ? "the server started" : timestamptz_to_str(delivered_at));
+const char* circumstances() {
+    SlotView relay = look_at_slot();
+    if (!relay.there) return "No relay is at work in this database.";
+    return psprintf(
+        "The relay is in state \"%s\" and has delivered nothing since %s.",
+        relay_state_name(relay.state),
+        relay.delivered_at == 0 ? "the server started" : timestamptz_to_str(relay.delivered_at));
 }
 
-[[noreturn]] void refuse(RelaySlot* slot, int64 bytes, int64 own, int64 limit) {
+[[noreturn]] void refuse(int64 bytes, int64 own, int64 limit) {
     const char* amount = psprintf(
         "%s wait to be delivered, this transaction has emitted %s, and "
         "outbox.backlog_limit is %s.",
         pretty(bytes), pretty(own), pretty(limit));
     ereport(ERROR, (errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
                     errmsg("the backlog of messages has reached its limit"),
-                    errdetail("%s %s", amount, circumstances(slot)),
+                    errdetail("%s %s", amount, circumstances()),
                     errhint("What is stored will be delivered; outbox.status shows what delays it. "
                             "Raise outbox.backlog_limit if there is room on the disk.")));
 }
@@ -123,7 +106,7 @@ int64 measure_backlog(const Schema& schema, double* growth) {
     // In this order: rows that are written meanwhile may count twice, but never not at all.
     int64 written = figure->written();
     double part;
-    Progress progress = present_progress(slot, schema, &part);
+    Progress progress = present_progress(schema, &part);
     int64 bytes = backlog_bytes(schema, progress, part);
     TimestampTz now = timer_now();
     if (growth) *growth = figure->growth(now, bytes);
@@ -151,7 +134,7 @@ void check_backlog_limit(size_t message_bytes) {
         if (!find_schema(&schema)) return;
         bytes = measure_backlog(schema, nullptr);
     }
-    if (bytes + more > limit) refuse(slot, bytes, own, limit);
+    if (bytes + more > limit) refuse(bytes, own, limit);
 }
 
 void note_written() {

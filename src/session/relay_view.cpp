@@ -27,8 +27,10 @@ SlotView look_at_slot() {
     view.parked = slot->parked;
     view.watermark = slot->watermark;
     view.unsettled = slot->unsettled;
+    view.open_positions = slot->open_positions;
     view.first_in_flight = slot->first_in_flight;
     view.snapshots = slot->snapshots;
+    view.delivered_at = slot->delivered_at;
     view.last_error_at = slot->last_error_at;
     memcpy(view.last_error, slot->last_error, sizeof(view.last_error));
     memcpy(view.sink_name, slot->sink_name, sizeof(view.sink_name));

@@ -19,8 +19,10 @@ struct SlotView {
     int64 parked;
     int64 watermark;
     int64 unsettled;
+    int64 open_positions;
     int64 first_in_flight;
     uint64 snapshots;
+    TimestampTz delivered_at;
     TimestampTz last_error_at;
     char last_error[kErrorLength];
     char sink_name[kNameLength];
