@@ -24,9 +24,45 @@ Oid required(Oid name_space, const char* format, int number) {
                     errhint("Drop the extension outbox and create it again.")));
 }
 
+// What was found last, until some of it changes. Whatever drops, replaces or renames one of these
+// relations or their schema invalidates the caches of every session, this memory among them.
+Schema found;
+bool found_is_true = false;
+bool disturbed;  // something has changed since the search began
+
+void forget_relation(Datum, Oid relation) {
+    disturbed = true;
+    // The object ids are all that is in there.
+    const Oid* oids = reinterpret_cast<const Oid*>(&found);
+    bool ours = !OidIsValid(relation);
+    for (size_t i = 0; i < sizeof(found) / sizeof(Oid); ++i)
+        ours = ours || oids[i] == relation;
+    if (ours) found_is_true = false;
+}
+
+void forget(Datum, int, uint32) {
+    disturbed = true;
+    found_is_true = false;
+}
+
+void begin_search() {
+    static bool registered = false;
+    if (!registered) {
+        CacheRegisterRelcacheCallback(forget_relation, static_cast<Datum>(0));
+        CacheRegisterSyscacheCallback(NAMESPACEOID, forget, static_cast<Datum>(0));
+        registered = true;
+    }
+    disturbed = false;
+}
+
 }  // namespace
 
 bool find_schema(Schema* schema) {
+    if (found_is_true) {
+        *schema = found;
+        return true;
+    }
+    begin_search();
     schema->extension = get_extension_oid(kExtensionName, true);
     if (!OidIsValid(schema->extension)) return false;
     Oid name_space = get_namespace_oid(kSchemaName, true);
@@ -42,6 +78,8 @@ bool find_schema(Schema* schema) {
     schema->identity = required(name_space, "identity", 0);
     schema->deferred = required(name_space, "deferred", 0);
     schema->deferred_topic = required(name_space, "deferred_topic", 0);
+    found = *schema;
+    found_is_true = !disturbed;
     return true;
 }
 

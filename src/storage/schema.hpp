@@ -24,8 +24,9 @@ enum : AttrNumber {
 };
 }
 
-// The object ids of the extension's relations. Looked up by name, through the catalogue caches, in
-// each transaction that needs them: dropping and creating the extension then needs no notice.
+// The object ids of the extension's relations. Asked for in each transaction that needs them, and
+// remembered as long as the catalogue caches are: dropping and creating the extension needs no
+// notice.
 struct Schema {
     Oid extension;
     Oid segments[kSegments];
