@@ -17,7 +17,7 @@ void InFlight::init(int capacity) {
 
 void InFlight::clear() {
     first_ = next_ = 1;
-    count_ = 0;
+    count_ = from_log_ = 0;
     bytes_ = 0;
 }
 
@@ -26,6 +26,7 @@ uint64 InFlight::add(const InFlightMessage& message) {
     *place = message;
     place->answered = false;
     ++count_;
+    from_log_ += message.source == Source::Log;
     bytes_ += message.bytes;
     return next_++;
 }
@@ -39,6 +40,7 @@ InFlightMessage* InFlight::find(uint64 number) {
 void InFlight::answer(InFlightMessage* message) {
     message->answered = true;
     --count_;
+    from_log_ -= message->source == Source::Log;
     bytes_ -= message->bytes;
     while (first_ < next_ && ring_[first_ & mask_].answered)
         ++first_;

@@ -43,6 +43,8 @@ class InFlight {
     void answer(InFlightMessage* message);
 
     int count() const { return count_; }
+    // Those of Source::Log.
+    int from_log() const { return from_log_; }
     size_t bytes() const { return bytes_; }
 
     // Calls `visit` for each unanswered message.
@@ -60,7 +62,8 @@ class InFlight {
     uint64 first_ = 1;  // oldest number in the ring
     uint64 next_ = 1;   // number of the next message
     int count_ = 0;     // unanswered ones
-    size_t bytes_ = 0;  // of those
+    int from_log_ = 0;  // of those
+    size_t bytes_ = 0;  // of the unanswered ones
 };
 
 }  // namespace outbox

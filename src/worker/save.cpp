@@ -120,9 +120,7 @@ void publish_status(Relay* relay) {
     bool waiters = pg_atomic_read_u32(&slot->waiters) > 0;
     int64 first = waiters ? first_in_flight(*relay) : PG_INT64_MAX;
     if (relay->progress.deferred > 0) first = Min(first, relay->deferred_floor);
-    int64 handed_out = 0;
-    relay->in_flight.each(
-        [&](const InFlightMessage& message) { handed_out += message.source == Source::Log; });
+    int64 handed_out = relay->in_flight.from_log();
     for (uint32 i = 0; i < relay->topics.count(); ++i)
         handed_out += relay->topics.at(i).returned_count;
     int64 open = handed_out + relay->gaps.positions();
