@@ -18,6 +18,9 @@ namespace {
 constexpr int kSaveIntervalMs = 50;
 // Passes are at least this far apart, unless there is more to send: under load they find batches.
 constexpr int kPaceUs = 1000;
+// Where commits follow one another this closely, the sink's answers are heard when the next one
+// comes, and this much later at most: a wake-up less for each pass.
+constexpr long kPatienceMs = 2;
 // Frames beyond this wait for the sink to read before more are made.
 constexpr size_t kMostUnwritten = 1 << 20;
 // How long a sink may finish where a command waits for the database; otherwise
@@ -91,13 +94,15 @@ long until(TimestampTz moment) {
     return Max(0L, TimestampDifferenceMilliseconds(timer_now(), moment));
 }
 
-void pace(instr_time* last_pass) {
+// Returns whether the last pass was not long ago.
+bool pace(instr_time* last_pass) {
     instr_time now;
     INSTR_TIME_SET_CURRENT(now);
     INSTR_TIME_SUBTRACT(now, *last_pass);
     int64 passed = static_cast<int64>(INSTR_TIME_GET_MICROSEC(now));
     if (passed < kPaceUs) pg_usleep(kPaceUs - passed);
     INSTR_TIME_SET_CURRENT(*last_pass);
+    return passed < kPatienceMs * 1000;
 }
 
 class Loop {
@@ -133,7 +138,8 @@ class Loop {
                 continue;
             }
             pgstat_report_stat(true);
-            if (wait_for_events(relay_, deadlines.next)) log_due_ = true;
+            if (wait_for_events(relay_, deadlines.next, patient() ? kPatienceMs : 0))
+                log_due_ = true;
         }
     }
 
@@ -152,6 +158,14 @@ class Loop {
         slot->sink_pid = relay_->sink.pid();
         slot->healthy_since = 0;
         SpinLockRelease(&slot->mutex);
+    }
+
+    // Nothing depends on the answers to what is in flight being heard at once.
+    bool patient() const {
+        const Relay& relay = *relay_;
+        return steady_ && relay.in_flight.count() > 0 &&
+               relay.in_flight.count() < settings.max_in_flight_messages / 2 &&
+               relay.progress.deferred == 0 && pg_atomic_read_u32(&relay.slot->waiters) == 0;
     }
 
     void turn(Deadlines* deadlines) {
@@ -224,7 +238,7 @@ class Loop {
             return true;
         }
         log_due_ = false;
-        if (look_ != Look::More) pace(&last_pass_);
+        if (look_ != Look::More) steady_ = pace(&last_pass_);
         look_ = ready ? run_pass(relay_) : look_only(relay_);
         gaps_due_ = DT_NOEND;
         switch (look_) {
@@ -301,6 +315,7 @@ class Loop {
     TimestampTz gaps_due_ = DT_NOEND;
     Look look_ = Look::Done;
     instr_time last_pass_ = {};
+    bool steady_ = false;  // commits follow one another closely
     TimestampTz maintain_due_ = 0;
     int64 maintained_watermark_ = 0;
 };

@@ -55,6 +55,8 @@ class Producer {
     // Messages without an answer, and those of them that librdkafka holds.
     size_t outstanding() const { return in_client_ + waiting_; }
     size_t in_client() const { return in_client_; }
+    // Little is under way, and nothing waits for it to be answered.
+    bool calm() const { return waiting_ == 0 && in_client_ < kLittle; }
 
     // Set once librdkafka has declared the producer broken, or has claimed what it cannot know.
     bool broken() const { return broken_; }
@@ -74,6 +76,8 @@ class Producer {
     Client release();
 
   private:
+    static constexpr size_t kLittle = 1000;
+
     enum class Produced { Taken, Full, TopicRefused, Answered };
 
     Topic& topic(std::string_view name);
