@@ -7,6 +7,7 @@
 #include "shared/shared_state.hpp"
 #include "storage/positions.hpp"
 #include "storage/schema.hpp"
+#include "storage/segment_writer.hpp"
 
 namespace outbox {
 
@@ -24,16 +25,13 @@ struct Pending {
 };
 Pending pending;
 
-// Rows are handed over in portions of at most this many, or about this many bytes, as COPY does.
-constexpr int kPortionRows = 1000;
-constexpr size_t kPortionBytes = 256 * 1024;
-
 // The active segment, opened and locked for writing. Between the look at which one is active and
 // the lock the relay may move on; the relay knows (storage/segments.hpp).
-Relation open_active_segment() {
+Relation open_active_segment(const Schema& schema, Oid* position_index) {
     RelaySlot* slot = find_slot(MyDatabaseId);
-    uint32 active = slot ? pg_atomic_read_u32(&slot->active_segment) : 0;
-    Oid segment = find_segment(static_cast<int>(active % kSegments));
+    uint32 active = slot ? pg_atomic_read_u32(&slot->active_segment) % kSegments : 0;
+    *position_index = schema.segment_indexes[active];
+    Oid segment = schema.segments[active];
     Relation relation = OidIsValid(segment) ? try_table_open(segment, RowExclusiveLock) : nullptr;
     if (!relation) {
         ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -44,16 +42,11 @@ Relation open_active_segment() {
     return relation;
 }
 
-void fill_slot(TupleTableSlot* slot, const BufferedMessage* message, int64 position,
-               TimestampTz time) {
+void fill_row(SegmentRow* row, const BufferedMessage* message, int64 position, TimestampTz time) {
     using namespace segment_column;
-    Datum* values = slot->tts_values;
-    bool* nulls = slot->tts_isnull;
-    ExecClearTuple(slot);
-    memset(nulls, 0, sizeof(bool) * kCount);
-    // Columns that somebody has added are not ours to fill.
-    for (int i = kCount; i < slot->tts_tupleDescriptor->natts; ++i)
-        nulls[i] = true;
+    Datum* values = row->values;
+    bool* nulls = row->nulls;
+    memset(nulls, 0, sizeof(row->nulls));
     values[kPosition - 1] = Int64GetDatum(position);
     values[kTime - 1] = TimestampTzGetDatum(time);
     values[kId - 1] = PointerGetDatum(message->id);
@@ -66,72 +59,7 @@ void fill_slot(TupleTableSlot* slot, const BufferedMessage* message, int64 posit
     nulls[kPayload - 1] = message->payload == 0;
     values[kHeaders - 1] = message->value(message->headers);
     nulls[kHeaders - 1] = message->headers == 0;
-    ExecStoreVirtualTuple(slot);
 }
-
-// Writes rows to one segment, in portions.
-class SegmentWriter {
-  public:
-    SegmentWriter(Relation segment, int64 messages) : segment_(segment) {
-        capacity_ = static_cast<int>(Min(messages, static_cast<int64>(kPortionRows)));
-        slots_ = static_cast<TupleTableSlot**>(palloc0(sizeof(TupleTableSlot*) * capacity_));
-        estate_ = CreateExecutorState();
-        target_ = makeNode(ResultRelInfo);
-        InitResultRelInfo(target_, segment, 1, nullptr, 0);
-        ExecOpenIndices(target_, false);
-        if (messages > kPortionRows) bulk_ = GetBulkInsertState();
-        portion_ =
-            AllocSetContextCreate(CurrentMemoryContext, "outbox portion", ALLOCSET_DEFAULT_SIZES);
-        command_ = GetCurrentCommandId(true);
-    }
-
-    MemoryContext portion() const { return portion_; }
-    bool full() const { return count_ == capacity_ || bytes_ >= kPortionBytes; }
-
-    void add(const BufferedMessage* message, int64 position, TimestampTz time) {
-        if (!slots_[count_]) slots_[count_] = table_slot_create(segment_, nullptr);
-        fill_slot(slots_[count_++], message, position, time);
-        bytes_ += message->size;
-    }
-
-    // Not in a transaction's portion context: index and heap allocate what they keep.
-    void flush() {
-        if (count_ == 0) return;
-        MemoryContext caller = MemoryContextSwitchTo(portion_);
-        table_multi_insert(segment_, slots_, count_, command_, 0, bulk_);
-        for (int i = 0; i < count_; ++i) {
-            compat::insert_index_entries(target_, slots_[i], estate_);
-            ExecClearTuple(slots_[i]);
-            ResetPerTupleExprContext(estate_);
-        }
-        MemoryContextSwitchTo(caller);
-        MemoryContextReset(portion_);
-        count_ = 0;
-        bytes_ = 0;
-    }
-
-    void finish() {
-        flush();
-        if (bulk_) FreeBulkInsertState(bulk_);
-        for (int i = 0; i < capacity_ && slots_[i]; ++i)
-            ExecDropSingleTupleTableSlot(slots_[i]);
-        table_finish_bulk_insert(segment_, 0);
-        ExecCloseIndices(target_);
-        FreeExecutorState(estate_);
-    }
-
-  private:
-    Relation segment_;
-    TupleTableSlot** slots_;
-    int capacity_;
-    int count_ = 0;
-    size_t bytes_ = 0;
-    EState* estate_;
-    ResultRelInfo* target_;
-    BulkInsertStateData* bulk_ = nullptr;
-    MemoryContext portion_;
-    CommandId command_;
-};
 
 // Order matters: lock, then transaction id, then the first position. Then whoever holds a position
 // that nobody can see yet is among the holders of that lock, and the relay need wait for nobody
@@ -144,10 +72,12 @@ void write_messages() {
     // concerns what follows it, as with any other row.
     bool read_only = XactReadOnly;
     XactReadOnly = false;
-    PushActiveSnapshot(GetTransactionSnapshot());
 
     OUTBOX_FAULT_POINT("session-before-lock");
-    Relation segment = open_active_segment();
+    Schema schema = {};
+    (void)find_schema(&schema);
+    Oid position_index;
+    Relation segment = open_active_segment(schema, &position_index);
     OUTBOX_FAULT_POINT("session-after-lock");
     // An expression in an index of the table runs with the rights of the table's owner, not of
     // whoever emitted. An error ends this with the transaction.
@@ -159,10 +89,9 @@ void write_messages() {
     (void)GetTopTransactionId();
     OUTBOX_FAULT_POINT("session-after-xid");
     pending.wake = true;
-    Oid sequence = find_sequence();
-    int64 passed = relay_has_read(MyDatabaseId, sequence);
+    int64 passed = relay_has_read(MyDatabaseId, schema.sequence);
     TimestampTz time = GetCurrentTimestamp();
-    SegmentWriter writer(segment, transaction_buffer.count());
+    SegmentWriter writer(segment, position_index, transaction_buffer.count());
     transaction_buffer.begin_read();
     bool first = true;
     for (;;) {
@@ -170,14 +99,15 @@ void write_messages() {
         const BufferedMessage* message = transaction_buffer.next();
         MemoryContextSwitchTo(outer);
         if (!message) break;
-        int64 position = next_position(sequence, passed);
+        int64 position = next_position(schema.sequence, passed);
         if (first) {
             note_first_position(position);
             OUTBOX_FAULT_POINT("session-after-first-position");
         }
         first = false;
-        writer.add(message, position, time);
-        if (writer.full()) writer.flush();
+        SegmentRow row;
+        fill_row(&row, message, position, time);
+        writer.add(row, message->size);
     }
     OUTBOX_FAULT_POINT("session-before-last-insert");
     writer.finish();
@@ -186,7 +116,6 @@ void write_messages() {
     note_written();
     table_close(segment, NoLock);
 
-    PopActiveSnapshot();
     XactReadOnly = read_only;
     MemoryContextSwitchTo(caller);
     MemoryContextDelete(context);
@@ -255,7 +184,10 @@ void arm_transaction() {
     register_callbacks();
     // Keeps DROP EXTENSION waiting until this transaction has ended, as a row in one of its tables
     // would. The sequence is locked by every writer anyway, and by nobody who could wait for long.
-    if (transaction_buffer.empty()) LockRelationOid(find_sequence(), RowExclusiveLock);
+    if (!transaction_buffer.empty()) return;
+    Schema schema = {};
+    (void)find_schema(&schema);
+    LockRelationOid(schema.sequence, RowExclusiveLock);
 }
 
 void wake_relay_at_end() {
