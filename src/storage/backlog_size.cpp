@@ -1,6 +1,8 @@
 // How many bytes of disk the backlog takes. Sessions: outbox.status, and emit() near its limit.
 #include "storage/backlog_size.hpp"
 
+#include "storage/extent.hpp"
+
 namespace outbox {
 
 namespace {
@@ -16,28 +18,6 @@ constexpr int64 kDeferredOverhead = kRowOverhead + 80;
 
 int64 disk_bytes(Oid relation) {
     return DatumGetInt64(DirectFunctionCall1(pg_total_relation_size, ObjectIdGetDatum(relation)));
-}
-
-// The position at one end of a segment, committed or not; false if it is empty.
-bool position_at(IndexScanDesc scan, ScanDirection direction, TupleTableSlot* slot, int64* found) {
-    bool null;
-    index_rescan(scan, nullptr, 0, nullptr, 0);
-    if (!index_getnext_slot(scan, direction, slot)) return false;
-    *found = DatumGetInt64(slot_getattr(slot, segment_column::kPosition, &null));
-    return true;
-}
-
-bool extent_of(Relation heap, Oid index_id, int64* lowest, int64* highest) {
-    if (RelationGetNumberOfBlocks(heap) == 0) return false;
-    Relation index = index_open(index_id, AccessShareLock);
-    TupleTableSlot* slot = table_slot_create(heap, nullptr);
-    IndexScanDesc scan = compat::begin_index_scan(heap, index, SnapshotAny, 0);
-    bool any = position_at(scan, ForwardScanDirection, slot, lowest) &&
-               position_at(scan, BackwardScanDirection, slot, highest);
-    index_endscan(scan);
-    ExecDropSingleTupleTableSlot(slot);
-    index_close(index, AccessShareLock);
-    return any;
 }
 
 int64 overlap(int64 from, int64 to, int64 lowest, int64 highest) {
@@ -57,11 +37,11 @@ int64 segment_bytes(const Schema& schema, int segment, const Progress& progress,
     if (!ConditionalLockRelationOid(schema.segments[segment], AccessShareLock)) return 0;
     Relation heap = table_open(schema.segments[segment], NoLock);
     int64 bytes = 0;
-    int64 lowest;
-    int64 highest;
-    if (extent_of(heap, schema.segment_indexes[segment], &lowest, &highest)) {
-        double unsettled = unsettled_between(progress, part, lowest, highest);
-        double share = Min(unsettled / static_cast<double>(highest - lowest + 1), 1.0);
+    Extent extent = extent_of(heap, schema.segment_indexes[segment]);
+    if (extent.any) {
+        double unsettled = unsettled_between(progress, part, extent.lowest, extent.highest);
+        double rows = static_cast<double>(extent.highest - extent.lowest + 1);
+        double share = Min(unsettled / rows, 1.0);
         if (share > 0) {
             double size = static_cast<double>(disk_bytes(RelationGetRelid(heap)));
             bytes = static_cast<int64>(size * share);

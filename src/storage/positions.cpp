@@ -10,23 +10,26 @@ namespace outbox {
 namespace {
 
 // As the bootstrap superuser: the caller of emit() has no right on the sequence.
-void set_sequence(Oid sequence, int64 value) {
+template <typename Work>
+int64 as_superuser(Work work) {
     Oid user;
     int context;
     GetUserIdAndSecContext(&user, &context);
     SetUserIdAndSecContext(BOOTSTRAP_SUPERUSERID, context | SECURITY_LOCAL_USERID_CHANGE);
-    (void)DirectFunctionCall2(setval_oid, ObjectIdGetDatum(sequence), Int64GetDatum(value));
+    int64 result = work();
     SetUserIdAndSecContext(user, context);
+    return result;
+}
+
+void set_sequence(Oid sequence, int64 value) {
+    (void)as_superuser([&] {
+        return DatumGetInt64(
+            DirectFunctionCall2(setval_oid, ObjectIdGetDatum(sequence), Int64GetDatum(value)));
+    });
 }
 
 int64 last_given(Oid sequence) {
-    Oid user;
-    int context;
-    GetUserIdAndSecContext(&user, &context);
-    SetUserIdAndSecContext(BOOTSTRAP_SUPERUSERID, context | SECURITY_LOCAL_USERID_CHANGE);
-    int64 last = last_position(sequence);
-    SetUserIdAndSecContext(user, context);
-    return last;
+    return as_superuser([&] { return last_position(sequence); });
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 #include "fault_point.hpp"
 #include "settings.hpp"
 #include "shared/timer.hpp"
+#include "storage/extent.hpp"
 #include "storage/log_reader.hpp"
 
 namespace outbox {
@@ -14,13 +15,6 @@ namespace {
 constexpr long kFirstLockRetryMs = 500;
 constexpr long kLongestLockRetryMs = 5000;
 constexpr int64 kBlockKb = BLCKSZ / 1024;
-
-struct Extent {
-    bool any;
-    int64 lowest;
-    int64 highest;
-    TimestampTz newest;  // time of the row with the highest position
-};
 
 int64 size_kb(Oid segment) {
     Relation heap = table_open(segment, AccessShareLock);
@@ -34,27 +28,9 @@ int64 size_kb(Oid segment) {
     return blocks * kBlockKb;
 }
 
-// The first and the last row of a segment, committed or not.
 Extent extent_of(const Schema& schema, int segment) {
-    Extent extent = {};
     Relation heap = table_open(schema.segments[segment], AccessShareLock);
-    Relation index = index_open(schema.segment_indexes[segment], AccessShareLock);
-    TupleTableSlot* slot = table_slot_create(heap, nullptr);
-    IndexScanDesc scan = compat::begin_index_scan(heap, index, SnapshotAny, 0);
-    bool null;
-    index_rescan(scan, nullptr, 0, nullptr, 0);
-    if (index_getnext_slot(scan, ForwardScanDirection, slot)) {
-        extent.any = true;
-        extent.lowest = DatumGetInt64(slot_getattr(slot, segment_column::kPosition, &null));
-    }
-    index_rescan(scan, nullptr, 0, nullptr, 0);
-    if (index_getnext_slot(scan, BackwardScanDirection, slot)) {
-        extent.highest = DatumGetInt64(slot_getattr(slot, segment_column::kPosition, &null));
-        extent.newest = DatumGetTimestampTz(slot_getattr(slot, segment_column::kTime, &null));
-    }
-    index_endscan(scan);
-    ExecDropSingleTupleTableSlot(slot);
-    index_close(index, NoLock);
+    Extent extent = outbox::extent_of(heap, schema.segment_indexes[segment]);
     table_close(heap, NoLock);
     return extent;
 }
