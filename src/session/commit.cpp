@@ -15,10 +15,11 @@ namespace {
 
 // What this transaction owes at its end. Cleared at every end, whatever happened.
 struct Pending {
-    bool written;  // rows are in the segment: too late to emit
-    bool wake;     // the relay has something to look at
-    bool parked;   // and that is among the parked messages
-    bool request;  // the launcher has
+    bool written;   // rows are in the segment: too late to emit
+    bool messages;  // or some of them are
+    bool wake;      // the relay has something to look at, besides
+    bool parked;    // and that is among the parked messages
+    bool request;   // the launcher has
     Oid request_database;
     bool settings;  // settings of sessions were changed
     Oid settings_database;
@@ -88,7 +89,7 @@ void write_messages() {
                            security | SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION);
     (void)GetTopTransactionId();
     OUTBOX_FAULT_POINT("session-after-xid");
-    pending.wake = true;
+    pending.messages = true;
     int64 passed = relay_has_read(MyDatabaseId, schema.sequence);
     TimestampTz time = GetCurrentTimestamp();
     SegmentWriter writer(segment, position_index, transaction_buffer.count());
@@ -135,10 +136,9 @@ void after_end() {
     pending = Pending();
     transaction_buffer.forget();
     if (owed.parked) announce_parked_changed();
-    if (owed.wake) {
-        OUTBOX_FAULT_POINT("session-before-wake");
-        wake_relay(MyDatabaseId);
-    }
+    if (owed.messages || owed.wake) OUTBOX_FAULT_POINT("session-before-wake");
+    if (owed.messages) announce_commit(MyDatabaseId);
+    if (owed.wake) wake_relay(MyDatabaseId);
     if (owed.request) request_relay(owed.request_database);
     if (owed.settings) announce_settings(owed.settings_database);
 }

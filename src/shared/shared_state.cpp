@@ -40,6 +40,8 @@ void start_up() {
             pg_atomic_init_u32(&slot->active_segment, 0);
             pg_atomic_init_u32(&slot->identified, 0);
             pg_atomic_init_u32(&slot->settings_changed, 0);
+            pg_atomic_init_u32(&slot->committed, 0);
+            pg_atomic_init_u32(&slot->listening, 0);
             pg_atomic_init_u32(&slot->parked_changed, 0);
             pg_atomic_init_u32(&slot->waiters, 0);
             ConditionVariableInit(&slot->progressed);
@@ -121,17 +123,56 @@ void request_relay(Oid database) {
     if (launcher) SetLatch(launcher);
 }
 
+namespace {
+
+// Without the mutex: the latch stays valid memory for ever, and a relay that has just left looks at
+// the log when it starts.
+void set_latch_of(RelaySlot* slot) {
+    Latch* latch = *const_cast<Latch* volatile*>(&slot->latch);
+    if (latch) SetLatch(latch);
+}
+
+}  // namespace
+
 void wake_relay(Oid database) {
     RelaySlot* slot = find_slot(database);
-    if (slot) {
-        // Without the mutex: the latch stays valid memory for ever, and a relay that has just left
-        // looks at the log when it starts.
-        Latch* latch = *const_cast<Latch* volatile*>(&slot->latch);
-        if (latch) SetLatch(latch);
-        // A slot without a process is on the launcher's list already.
+    // A slot without a process is on the launcher's list already.
+    if (slot)
+        set_latch_of(slot);
+    else
+        request_relay(database);
+}
+
+void announce_commit(Oid database) {
+    RelaySlot* slot = find_slot(database);
+    if (!slot) {
+        request_relay(database);
         return;
     }
-    request_relay(database);
+    // The relay does it the other way round: says that it listens, then looks whether something was
+    // committed. One of the two sees the other.
+    pg_atomic_write_u32(&slot->committed, 1);
+    pg_memory_barrier();
+    if (pg_atomic_read_u32(&slot->listening) == 0) return;
+    // The first of many wakes it for all of them: waking is a signal, which costs more than the
+    // rest of a small commit.
+    if (pg_atomic_exchange_u32(&slot->listening, 0) != 0) set_latch_of(slot);
+}
+
+void begin_look_at_commits(RelaySlot* slot) {
+    (void)pg_atomic_exchange_u32(&slot->committed, 0);
+}
+
+bool listen_for_commits(RelaySlot* slot) {
+    pg_atomic_write_u32(&slot->listening, 1);
+    pg_memory_barrier();
+    if (pg_atomic_read_u32(&slot->committed) == 0) return true;
+    stop_listening(slot);
+    return false;
+}
+
+void stop_listening(RelaySlot* slot) {
+    pg_atomic_write_u32(&slot->listening, 0);
 }
 
 void announce_parked_changed() {

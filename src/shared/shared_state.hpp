@@ -72,6 +72,8 @@ struct RelaySlot {
     pg_atomic_uint32 active_segment;    // 0-based; a hint to writers, see storage/segments.hpp
     pg_atomic_uint32 identified;        // 1: the relay knows whose messages these are
     pg_atomic_uint32 settings_changed;  // 1: by ALTER DATABASE or ALTER ROLE; the relay resets it
+    pg_atomic_uint32 committed;         // 1: messages were, since the relay began its last pass
+    pg_atomic_uint32 listening;         // 1: the relay sleeps, and wants to be woken by that
     pg_atomic_uint32 parked_changed;    // 1: operators retried or discarded; the relay resets it
     pg_atomic_uint32 waiters;           // sessions in wait_for_delivery()
     ConditionVariable progressed;       // watermark, in-flight set or snapshots changed
@@ -123,6 +125,18 @@ int64 relay_has_read(Oid database, Oid sequence);
 // Wakes the relay of a database, or asks the launcher for one. Cannot fail; callable while
 // committing.
 void wake_relay(Oid database);
+
+// Tells the relay of a database that messages were committed, or asks the launcher for one. Wakes
+// it only where it waits for that: one that works, rests or cannot send looks by itself when it can
+// do something about them. Cannot fail; callable while committing.
+void announce_commit(Oid database);
+
+// For the relay. What is announced after this is not forgotten; what was announced before is seen
+// by a snapshot taken after it.
+void begin_look_at_commits(RelaySlot* slot);
+// For the relay that is about to sleep: false where something has been announced since that look.
+bool listen_for_commits(RelaySlot* slot);
+void stop_listening(RelaySlot* slot);
 
 // Asks the launcher to look into a database (InvalidOid: into all of them).
 void request_relay(Oid database);

@@ -94,15 +94,16 @@ long until(TimestampTz moment) {
     return Max(0L, TimestampDifferenceMilliseconds(timer_now(), moment));
 }
 
-// Returns whether the last pass was not long ago.
-bool pace(instr_time* last_pass) {
+int64 microseconds_since(const instr_time& moment) {
     instr_time now;
     INSTR_TIME_SET_CURRENT(now);
-    INSTR_TIME_SUBTRACT(now, *last_pass);
-    int64 passed = static_cast<int64>(INSTR_TIME_GET_MICROSEC(now));
+    INSTR_TIME_SUBTRACT(now, moment);
+    return static_cast<int64>(INSTR_TIME_GET_MICROSEC(now));
+}
+
+void keep_distance(const instr_time& last_pass) {
+    int64 passed = microseconds_since(last_pass);
     if (passed < kPaceUs) pg_usleep(kPaceUs - passed);
-    INSTR_TIME_SET_CURRENT(*last_pass);
-    return passed < kPatienceMs * 1000;
 }
 
 class Loop {
@@ -138,12 +139,42 @@ class Loop {
                 continue;
             }
             pgstat_report_stat(true);
-            if (wait_for_events(relay_, deadlines.next, patient() ? kPatienceMs : 0))
-                log_due_ = true;
+            sleep(deadlines.next);
         }
     }
 
   private:
+    // Only what can be sent now is worth being woken for; whatever makes more possible (an answer,
+    // an operator) brings us back itself.
+    bool wants_commits() const { return !resting_ && was_ready_ && has_room(); }
+
+    bool has_room() const {
+        return sink_has_room(*relay_, 0) && relay_->sink.unwritten() < kMostUnwritten;
+    }
+
+    bool awaited() const { return pg_atomic_read_u32(&relay_->slot->waiters) > 0; }
+
+    void begin_pass() {
+        steady_ = microseconds_since(last_pass_) < kPatienceMs * 1000;
+        keep_distance(last_pass_);
+        INSTR_TIME_SET_CURRENT(last_pass_);
+    }
+
+    void sleep(long timeout_ms) {
+        RelaySlot* slot = relay_->slot;
+        bool listening = wants_commits();
+        if (listening) {
+            // Before listening: who commits meanwhile need not wake anybody.
+            if (!awaited()) keep_distance(last_pass_);
+            if (!listen_for_commits(slot)) {
+                log_due_ = true;
+                return;
+            }
+        }
+        if (wait_for_events(relay_, timeout_ms, patient() ? kPatienceMs : 0)) log_due_ = true;
+        if (listening) stop_listening(slot);
+    }
+
     void rest(RelayState state) {
         drain_sink(relay_, settings.stop_timeout_ms);
         save_if_changed(relay_);
@@ -165,7 +196,7 @@ class Loop {
         const Relay& relay = *relay_;
         return steady_ && relay.in_flight.count() > 0 &&
                relay.in_flight.count() < settings.max_in_flight_messages / 2 &&
-               relay.progress.deferred == 0 && pg_atomic_read_u32(&relay.slot->waiters) == 0;
+               relay.progress.deferred == 0 && !awaited();
     }
 
     void turn(Deadlines* deadlines) {
@@ -225,7 +256,7 @@ class Loop {
     // Reads the log if that can be of use. False: the turn is over.
     bool read_log(Deadlines* deadlines) {
         bool ready = relay_->sink.state() == SinkProcess::State::Ready;
-        bool room = sink_has_room(*relay_, 0) && relay_->sink.unwritten() < kMostUnwritten;
+        bool room = has_room();
         if (look_ == Look::Full || look_ == Look::More) log_due_ = true;
         if (gaps_due_ != DT_NOEND && until(gaps_due_) == 0) log_due_ = true;
         // An answer makes room, and brings us back.
@@ -238,7 +269,8 @@ class Loop {
             return true;
         }
         log_due_ = false;
-        if (look_ != Look::More) steady_ = pace(&last_pass_);
+        begin_look_at_commits(relay_->slot);
+        if (look_ != Look::More) begin_pass();
         look_ = ready ? run_pass(relay_) : look_only(relay_);
         gaps_due_ = DT_NOEND;
         switch (look_) {

@@ -434,6 +434,23 @@ def test_commit_while_a_topic_catches_up(faulty, scene, turn):
     one.database.drain()
 
 
+@pytest.mark.parametrize("point", ["relay-after-snapshot", "relay-before-verdict", "relay-after-report"])
+def test_commit_during_a_turn(faulty, scene, point):
+    """What is committed while the relay looks elsewhere is sent although nothing else happens."""
+    one = scene()
+    one.install()
+    topic, _ = one.topics
+    one.database.emit(topic, "k", "before")
+    one.database.drain()
+    faulty.arm(point, "wait")
+    one.database.emit(topic, "k", "looked for")
+    faulty.wait_for_waiting(point)
+    one.database.emit(topic, "k", "meanwhile")
+    faulty.release_all()
+    wait_for(lambda: any(m.value == b"meanwhile" for m in one.received()), "message committed meanwhile", timeout=15)
+    one.database.drain()
+
+
 # -- crashes of a server whose WAL is not written yet, and stops in the middle --------------------------------
 
 
