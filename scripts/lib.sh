@@ -9,6 +9,8 @@ cache=${OUTBOX_CACHE:-${XDG_CACHE_HOME:-${HOME:-/tmp}/.cache}/outbox}
 # shellcheck disable=SC2034
 venv=$cache/venv kafka_jars=$cache/kafka-4.1.1
 # shellcheck disable=SC2034
+bench_venv=$cache/bench-venv debezium_jars=$cache/debezium-3.6.1
+# shellcheck disable=SC2034
 jdbc_version=42.7.7 node_postgres_version=8.16.3
 # shellcheck disable=SC2034
 jdbc_jar=$cache/postgresql-$jdbc_version.jar
@@ -94,8 +96,8 @@ quietly() {
 # What clang-format, and what shfmt and shellcheck, look at.
 cxx_files() {
     local folder
-    for folder in src test/unit test/fuzz tools; do
-        if [[ -d $root/$folder ]]; then find "$root/$folder" -name '*.cc' -o -name '*.[ch]pp'; fi
+    for folder in src test/unit test/fuzz tools bench/load; do
+        if [[ -d $root/$folder ]]; then find "$root/$folder" -name '*.cc' -o -name '*.[ch]pp' -o -name '*.[ch]'; fi
     done
 }
 shell_files() {
