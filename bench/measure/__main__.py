@@ -31,7 +31,9 @@ def main():
     parser = argparse.ArgumentParser(prog="bench/run", description="Measures outbox beside what could be used instead.")
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(there)}; all without any")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--quick", action="store_true", help="minutes instead of hours: to be run before and after a change")
+    parser.add_argument(
+        "--quick", action="store_true", help="minutes instead of hours: to be run before and after a change"
+    )
     parser.add_argument("--resume", action="store_true", help="go on with what an earlier run has begun")
     parser.add_argument("--report", action="store_true", help="measure nothing: tables and plots from what is there")
     parser.add_argument("--out", type=Path, required=True, help="where records, tables and plots go")

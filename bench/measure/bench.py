@@ -56,7 +56,9 @@ class Bench:
             traceback.print_exc()
             reason = f"{type(error).__name__}: {error}"
         results.record(part, row, system, round, figures, reason is None, reason)
-        shown = reason or ", ".join(f"{name} {value:,.6g}" for name, value in figures.items() if isinstance(value, (int, float)))
+        shown = reason or ", ".join(
+            f"{name} {value:,.6g}" for name, value in figures.items() if isinstance(value, (int, float))
+        )
         self.log(f"{part} {round}: {row} | {system}: {shown}  [{time.monotonic() - began:.0f} s]")
 
     def close(self):

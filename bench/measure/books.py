@@ -61,7 +61,13 @@ class Verdict:
         return self
 
     def figures(self):
-        return {"count": self.count, "lost": self.lost, "duplicates": self.duplicates, "disorder": self.disorder, "changed": self.changed}
+        return {
+            "count": self.count,
+            "lost": self.lost,
+            "duplicates": self.duplicates,
+            "disorder": self.disorder,
+            "changed": self.changed,
+        }
 
 
 def judge(found, expected):
@@ -101,7 +107,14 @@ class Reader:
     def __init__(self, kafka, topic, expected, folder=None, timeout=60.0, beginning=False):
         """With a folder, when each message came is written there at the end, and how many had come at each moment."""
         self.expected, self.folder = expected, Path(folder) if folder else None
-        command = [PROGRAMS / "consumer", kafka.bootstrap, topic, str(kafka.partitions(topic)), *expected.options(), f"timeout={timeout}"]
+        command = [
+            PROGRAMS / "consumer",
+            kafka.bootstrap,
+            topic,
+            str(kafka.partitions(topic)),
+            *expected.options(),
+            f"timeout={timeout}",
+        ]
         command.append("from=beginning" if beginning else "from=end")
         if self.folder:
             self.folder.mkdir(parents=True, exist_ok=True)

@@ -34,7 +34,9 @@ CREATE_PUBLICATION = "CREATE PUBLICATION outbox FOR TABLE public.outbox WITH (pu
 CREATE_SLOT = "SELECT pg_create_logical_replication_slot('{slot}', 'pgoutput')"
 
 # The user's headers come from columns.
-HEADERS = {"transforms.outbox.table.fields.additional.placement": "type:header:type,trace:header:trace,source:header:source,tenant:header:tenant"}
+HEADERS = {
+    "transforms.outbox.table.fields.additional.placement": "type:header:type,trace:header:trace,source:header:source,tenant:header:tenant"
+}
 
 
 def properties(file, **values):

@@ -23,7 +23,9 @@ def process(pid):
 def memory(pid):
     """Bytes of RAM now, and at most since it was last reset. The server's shared buffers are nobody's: without them."""
     try:
-        found = dict(re.findall(r"^(VmHWM|RssAnon|RssFile|RssShmem):\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text(), re.M))
+        found = dict(
+            re.findall(r"^(VmHWM|RssAnon|RssFile|RssShmem):\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text(), re.M)
+        )
     except OSError:
         return 0, 0
     if not found:  # a zombie
@@ -62,7 +64,9 @@ class Usage:
     the last look. A group's peak is that of the sum over its processes, without the server's shared buffers."""
 
     def __init__(self, **groups):
-        self.groups = {name: pids if callable(pids) else (lambda pids=list(pids): pids) for name, pids in groups.items()}
+        self.groups = {
+            name: pids if callable(pids) else (lambda pids=list(pids): pids) for name, pids in groups.items()
+        }
         self.cpu = dict.fromkeys(groups, 0.0)
         self.peak = dict.fromkeys(groups, 0)
         self._before, self._last = {}, {name: {} for name in groups}

@@ -134,7 +134,11 @@ def write(report, part, title, records, machine, folder):
 
 def describe(machine, records):
     rounds = len({one["round"] for one in records})
-    words = [f"{machine.get('cores')} cores ({machine.get('cpu')})", f"{machine.get('memory_gib')} GiB", f"{machine.get('system')}"]
+    words = [
+        f"{machine.get('cores')} cores ({machine.get('cpu')})",
+        f"{machine.get('memory_gib')} GiB",
+        f"{machine.get('system')}",
+    ]
     words += [f"{machine.get('postgres')}", f"Kafka {machine.get('kafka')}", f"Debezium {machine.get('debezium')}"]
     words += [f"librdkafka {machine.get('librdkafka')}", f"outbox {machine.get('outbox')}"]
     measured = f"{rounds} rounds, the systems in turn; median (lowest–highest)" if rounds != 1 else "One round"
@@ -156,7 +160,14 @@ def draw(plot, path):
         _bars(axes, plot)
     else:
         for number, (name, (x, y)) in enumerate(plot.series.items()):
-            axes.plot(x, y, label=name, color=COLOURS[number % len(COLOURS)], linewidth=1.6, marker="." if len(x) < 40 else None)
+            axes.plot(
+                x,
+                y,
+                label=name,
+                color=COLOURS[number % len(COLOURS)],
+                linewidth=1.6,
+                marker="." if len(x) < 40 else None,
+            )
     axes.set(title=plot.title, xlabel=plot.x, ylabel=plot.y)
     if plot.log_y:
         axes.set_yscale("log")
@@ -181,5 +192,13 @@ def _bars(axes, plot):
         x = [at + (number - (len(plot.series) - 1) / 2) * width for at, _ in there]
         middle = [one[0] for _, one in there]
         errors = [[one[0] - one[1] for _, one in there], [one[2] - one[0] for _, one in there]]
-        axes.bar(x, middle, width * 0.92, yerr=errors, label=name, color=COLOURS[number % len(COLOURS)], error_kw={"linewidth": 0.8})
+        axes.bar(
+            x,
+            middle,
+            width * 0.92,
+            yerr=errors,
+            label=name,
+            color=COLOURS[number % len(COLOURS)],
+            error_kw={"linewidth": 0.8},
+        )
     axes.set_xticks(range(len(groups)), [group.replace(", ", ",\n", 1) for group in groups], fontsize=8)

@@ -59,7 +59,9 @@ def as_server_user(argv):
 
 def run(argv, timeout=600, **options):
     """Runs a program to its end; what it printed is in the error if it fails."""
-    done = subprocess.run([str(a) for a in argv], capture_output=True, text=True, check=False, timeout=timeout, **options)
+    done = subprocess.run(
+        [str(a) for a in argv], capture_output=True, text=True, check=False, timeout=timeout, **options
+    )
     if done.returncode != 0:
         raise Failed(f"{argv[0]} {argv[1:4]} exited with {done.returncode}: {(done.stdout + done.stderr)[-2000:]}")
     return done.stdout
@@ -70,7 +72,9 @@ _KINDS = {
     "relay": re.compile(r"^postgres: outbox relay "),
     "launcher": re.compile(r"^postgres: outbox launcher"),
     "walsender": re.compile(r"^postgres: walsender "),
-    "other": re.compile(r"^postgres: (checkpointer|background writer|walwriter|autovacuum|stats|logical replication|logger|startup)"),
+    "other": re.compile(
+        r"^postgres: (checkpointer|background writer|walwriter|autovacuum|stats|logical replication|logger|startup)"
+    ),
     "backend": re.compile(r"^postgres: "),
 }
 
@@ -186,7 +190,18 @@ class Postgres:
         """Bytes of WAL inserted so far."""
         return int(self.value("SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn"))
 
-    def pgbench(self, script, clients, seconds=None, transactions=None, rate=None, log=None, prepared=True, variables=None, threads=1):
+    def pgbench(
+        self,
+        script,
+        clients,
+        seconds=None,
+        transactions=None,
+        rate=None,
+        log=None,
+        prepared=True,
+        variables=None,
+        threads=1,
+    ):
         """Runs `script` (SQL) in each of `clients` sessions, for so long or so often each.
 
         `log` is a folder for the log of every transaction: see "log_files" in the result."""
@@ -247,7 +262,9 @@ class Postgres:
         """`emit` stores and nothing is sent, until resume(); a copy of the data directory is paused, too."""
         self.execute("SELECT outbox.pause()")
         with self.connect() as db:
-            wait_for(lambda: db.execute("SELECT state FROM outbox.status").fetchone()[0] == "paused", "the relay to rest")
+            wait_for(
+                lambda: db.execute("SELECT state FROM outbox.status").fetchone()[0] == "paused", "the relay to rest"
+            )
 
     def resume(self):
         self.execute("SELECT outbox.resume()")
@@ -312,7 +329,7 @@ class Kafka:
         run([ROOT / "scripts/kafka", "stop", "--dir", self.folder, *([] if keep else ["--remove"])])
 
     def admin(self):
-        return AdminClient({"bootstrap.servers": self.bootstrap})
+        return AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 3})
 
     def topic(self, name, partitions=6, exact=False, **properties):
         """A new topic, and its name: `name` with a number behind, or `exact`ly that, made anew if it is there.
@@ -358,6 +375,9 @@ class Kafka:
         """By partition."""
         consumer = Consumer({"bootstrap.servers": self.bootstrap, "group.id": "bench"})
         try:
-            return [consumer.get_watermark_offsets(TopicPartition(topic, p), timeout=30)[1] for p in range(self.partitions(topic))]
+            return [
+                consumer.get_watermark_offsets(TopicPartition(topic, p), timeout=30)[1]
+                for p in range(self.partitions(topic))
+            ]
         finally:
             consumer.close()

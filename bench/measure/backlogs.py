@@ -1,0 +1,314 @@
+"""Backlogs: data directories with messages that wait, made once and copied for each measurement; and how they are moved."""
+
+import json
+import os
+import shutil
+import subprocess
+import threading
+import time
+from dataclasses import dataclass
+
+from confluent_kafka import Consumer, TopicPartition
+
+from . import debezium, messages
+from .books import Expected, verify
+from .debezium import Debezium
+from .machine import Usage
+from .servers import Postgres, as_server_user
+from .waiting import Failed, wait_for
+
+SLOT = "backlog"
+SESSIONS = 2
+
+
+@dataclass(frozen=True)
+class Backlog:
+    """So many messages of so many bytes, written by transactions of so many."""
+
+    count: int
+    bytes: int
+    per_transaction: int
+    headers: int = 0  # of the user's: 0 or 4
+    partitions: int = 6
+
+    @property
+    def name(self):
+        size = f"{self.bytes // 1024} KiB" if self.bytes % 1024 == 0 else f"{self.bytes} B"
+        headers = f", {self.headers} headers" if self.headers else ""
+        return f"{size}, {self.per_transaction} a transaction{headers}"
+
+    @property
+    def slug(self):
+        return f"{self.count}-{self.bytes}-{self.per_transaction}-{self.headers}"
+
+    @property
+    def topic(self):
+        """Stands in the rows, so it is the same for each copy; the topic is made anew instead."""
+        return f"backlog-{self.slug}"
+
+    @property
+    def expected(self):
+        return Expected(self.count, self.bytes, messages.KEYS, self.headers)
+
+
+def fill(postgres, statement, count, per_transaction, sessions=SESSIONS):
+    """Executes `statement` in transactions of so many messages. It ends in FROM; what follows gives it the numbers, as g.
+
+    Sessions take turns with the numbers, and so have keys of their own (their number divides that of the keys): the numbers
+    of a key grow from commit to commit. synchronous_commit is off because it makes no difference to what is stored."""
+    assert count % (per_transaction * sessions) == 0 and messages.KEYS % sessions == 0
+    # Without OFFSET 0 the expression of g would be computed once for each use of it.
+    numbers = (
+        f"(SELECT first + (t * {per_transaction} + i) * {sessions} AS g"
+        f" FROM generate_series(0, {per_transaction - 1}) AS i OFFSET 0) AS n"
+    )
+    postgres.execute(
+        "CREATE OR REPLACE PROCEDURE fill(first bigint, transactions bigint) LANGUAGE plpgsql AS $$ BEGIN"
+        " FOR t IN 0 .. transactions - 1 LOOP"
+        f" {statement} {numbers}; COMMIT;"
+        " END LOOP; END $$"
+    )
+    errors = []
+
+    def one(session):
+        try:
+            with postgres.connect(options="-c synchronous_commit=off") as db:
+                db.execute(f"CALL fill({session + 1}, {count // per_transaction // sessions})")
+        except Exception as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=one, args=(session,)) for session in range(sessions)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
+
+
+def emit_statement(backlog, topic=None):
+    return f"PERFORM {messages.emit_sql('g', backlog.bytes, topic or backlog.topic, backlog.headers)} FROM"
+
+
+def insert_statement(backlog):
+    return (
+        f"INSERT INTO public.outbox ({messages.insert_columns(backlog.headers)}) "
+        f"SELECT {messages.insert_values('g', backlog.bytes, backlog.headers)} FROM"
+    )
+
+
+class Templates:
+    """Frozen data directories, made when they are first asked for."""
+
+    def __init__(self, bench):
+        self.bench, self.folder = bench, bench.folder / "templates"
+
+    def outbox(self, backlog):
+        """Paused, with the backlog."""
+
+        def make(postgres):
+            postgres.create_extension()
+            postgres.pause()
+            fill(postgres, emit_statement(backlog), backlog.count, backlog.per_transaction)
+
+        return self._made(f"outbox-{backlog.slug}", make)
+
+    def debezium(self, backlog):
+        """With a slot that stands before the backlog."""
+
+        def make(postgres):
+            postgres.execute(
+                debezium.CREATE_TABLE_WITH_HEADERS if backlog.headers else debezium.CREATE_TABLE, debezium.CREATE_PUBLICATION,
+                debezium.CREATE_SLOT.format(slot=SLOT),
+            )  # fmt: skip
+            fill(postgres, insert_statement(backlog), backlog.count, backlog.per_transaction)
+
+        return self._made(f"debezium-{backlog.slug}", make)
+
+    def _made(self, name, make):
+        folder = self.folder / name
+        if not folder.exists():
+            began = time.monotonic()
+            # WAL that nobody needs is not kept: it would be copied each time.
+            postgres = Postgres.start(self.bench.folder / "filling", wal_recycle="off", min_wal_size="80MB")
+            try:
+                make(postgres)
+                postgres.execute("CHECKPOINT", "CHECKPOINT")
+                postgres.freeze(folder)
+            finally:
+                postgres.stop()
+            self.bench.log(f"made {name} in {time.monotonic() - began:.0f} s")
+        return folder
+
+    def remove(self):
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+# -- moving them --------------------------------------------------------------------------------------------
+
+
+def lz4_file(postgres):
+    """For outbox.kafka_config_file: it has to be the server user's alone."""
+    file = postgres.folder / "kafka.properties"
+    file.write_text("compression.type=lz4\n")
+    file.chmod(0o600)
+    if os.geteuid() == 0:
+        shutil.chown(file, "postgres", "postgres")
+    return file
+
+
+def groups(bench, postgres, **more):
+    return {
+        "broker": lambda: [bench.kafka.pid],
+        "server": postgres.server_pids,
+        "backends": postgres.backend_pids,
+    } | more
+
+
+def figures_of(backlog, seconds, verdict, usage_figures, **more):
+    return {
+        "seconds": round(seconds, 4),
+        "rate": round(backlog.count / seconds, 1),
+        **more,
+        **usage_figures,
+        **verdict.figures(),
+    }
+
+
+def drain_outbox(bench, template, backlog, lz4=False, **settings):
+    """From the call of outbox.resume() on a paused server, until every message is acknowledged and settled (as
+    outbox.wait_for_delivery() says). The start of the sink, its connection to the broker and its first contact with each
+    partition are in it. `appended_seconds` ends with the broker's clock at the last message instead."""
+    kafka = bench.kafka
+    kafka.topic(backlog.topic, backlog.partitions, exact=True)
+    postgres = bench.postgres("outbox", template, outbox__kafka_bootstrap_servers=kafka.bootstrap, **settings)
+    try:
+        if lz4:
+            postgres.reload(outbox__kafka_config_file=lz4_file(postgres))
+        wait_for(lambda: postgres.status()["state"] == "paused", "the relay to rest")
+        with postgres.connect() as db, Usage(
+            relay=lambda: [postgres.relay_pid()], sink=lambda: [postgres.sink_pid()], **groups(bench, postgres)
+        ) as usage:  # fmt: skip
+            started, clock = time.time(), time.perf_counter()
+            db.execute("SELECT outbox.resume()")
+            settled = db.execute("SELECT outbox.wait_for_delivery('600 s')").fetchone()[0]
+            seconds = time.perf_counter() - clock
+        if not settled:
+            raise Failed(f"the backlog does not drain: {postgres.status()}")
+        verdict = verify(kafka, backlog.topic, backlog.expected).check()
+        return figures_of(
+            backlog, seconds, verdict, usage.figures(), appended_seconds=round(verdict.last_appended - started, 3)
+        )
+    finally:
+        postgres.stop()
+
+
+class EndOfTopic:
+    """How many messages a topic holds, asked for by one connection that stays."""
+
+    def __init__(self, kafka, topic, partitions):
+        self.topic, self.partitions = topic, partitions
+        self.consumer = Consumer({"bootstrap.servers": kafka.bootstrap, "group.id": "bench"})
+
+    def __call__(self):
+        return sum(
+            self.consumer.get_watermark_offsets(TopicPartition(self.topic, p), timeout=30)[1]
+            for p in range(self.partitions)
+        )
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.consumer.close()
+
+
+def wait_for_end(count, end, connector, timeout=600):
+    """Until the topic holds so many messages; a connector that has failed is noticed."""
+    deadline = time.monotonic() + timeout
+    while end() < count:
+        if trouble := connector.worker.trouble(connector.name):
+            raise Failed(f"Debezium: {trouble[:500]}")
+        if time.monotonic() > deadline:
+            raise Failed(f"after {timeout} s the topic holds {end():,} of {count:,} messages")
+        time.sleep(0.25)
+
+
+def drain_debezium(bench, worker, template, backlog, profile, lz4=False):
+    """From the moment at which the connector streams (its slot is in use) until the broker has appended the last message, by
+    the broker's clock. Starting the JVM is not in it, nor is starting the connector. `worker` has moved another backlog
+    before: its classes are loaded and compiled. What is in it is what any restart of Debezium has before it: reading the
+    WAL from where the slot stands."""
+    kafka = bench.kafka
+    kafka.topic(backlog.topic, backlog.partitions, exact=True)
+    postgres = bench.postgres("debezium", template)
+    connector = None
+    try:
+        connector = Debezium.start(
+            postgres, kafka, profile, slot=SLOT, topic=backlog.topic, headers=backlog.headers, worker=worker,
+            overrides={"producer.override.compression.type": "lz4"} if lz4 else None,
+        )  # fmt: skip
+        with EndOfTopic(kafka, backlog.topic, backlog.partitions) as end:
+            started = connector.wait_until_streaming()
+            with Usage(jvm=[connector.pid], walsender=postgres.walsender_pids, **groups(bench, postgres)) as usage:
+                wait_for_end(backlog.count, end, connector)
+        verdict = verify(kafka, backlog.topic, backlog.expected).check()
+        return figures_of(backlog, verdict.last_appended - started, verdict, usage.figures())
+    finally:
+        if connector:
+            connector.stop()
+        postgres.stop()
+
+
+def run_measured(argv, **options):
+    """Runs a program to its end: what it printed, its seconds, CPU seconds and peak memory."""
+    began = time.perf_counter()
+    process = subprocess.Popen([str(argument) for argument in argv], stdout=subprocess.PIPE, text=True, **options)
+    # Not the peak that the system keeps of a child: there its parent's memory is counted, from before it became a program.
+    with Usage(it=[process.pid]) as usage:
+        out = process.stdout.read()
+        _, status, used = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - began
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode != 0:
+        raise Failed(f"{argv[0]} ended with {process.returncode}")
+    return out, seconds, used.ru_utime + used.ru_stime, usage.peak["it"]
+
+
+def fill_topic(bench, backlog, lz4=False):
+    """librdkafka alone: from the first message given to it until the last acknowledgement."""
+    kafka = bench.kafka
+    topic = kafka.topic("librdkafka", backlog.partitions)
+    try:
+        with Usage(broker=[kafka.pid]) as usage:
+            out, _, cpu, peak = run_measured(
+                [bench.programs / "producer", kafka.bootstrap, topic, backlog.count, backlog.bytes, messages.KEYS, backlog.headers,
+                 *(["compression.type=lz4"] if lz4 else [])]
+            )  # fmt: skip
+        verdict = verify(kafka, topic, backlog.expected).check()
+        used = usage.figures() | {"cpu_producer": round(cpu, 3), "peak_producer": peak}
+        return figures_of(backlog, json.loads(out)["seconds"], verdict, used)
+    finally:
+        kafka.delete(topic)
+
+
+def decode(bench, template, backlog):
+    """pg_recvlogical to /dev/null: what anything that decodes WAL pays at least. From the start of the program to its end. Nothing
+    is delivered, so no consumer can verify it; that it got to the end of the WAL is what the slot says."""
+    postgres = bench.postgres("decode", template)
+    try:
+        end = postgres.value("SELECT pg_current_wal_insert_lsn()")
+        with Usage(walsender=postgres.walsender_pids, server=postgres.server_pids) as usage:
+            _, seconds, cpu, peak = run_measured(
+                as_server_user([postgres.bin / "pg_recvlogical", "-d", postgres.dsn, "--slot", SLOT, "--start", "-f", "/dev/null",
+                                "--endpos", end, "--no-loop", "-o", "proto_version=1", "-o", "publication_names=outbox"]),
+                cwd="/",
+            )  # fmt: skip
+        if not postgres.value(
+            f"SELECT confirmed_flush_lsn >= '{end}'::pg_lsn FROM pg_replication_slots WHERE slot_name = '{SLOT}'"
+        ):
+            raise Failed("pg_recvlogical did not get to the end of the WAL")
+        used = usage.figures() | {"cpu_receiver": round(cpu, 3), "peak_receiver": peak}
+        return {"seconds": round(seconds, 4), "rate": round(backlog.count / seconds, 1), **used}
+    finally:
+        postgres.stop()
