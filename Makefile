@@ -20,7 +20,7 @@ ISOLATION = $(sort $(patsubst specs/%.spec,%,$(wildcard specs/*.spec)))
 SINKS = outbox-kafka outbox-file
 
 # These run before PostgreSQL and its pg_config are installed.
-STANDALONE = help setup demo check faults fuzz format lint mutants clean print-%
+STANDALONE = help setup demo check faults fuzz format lint mutants bench bench-quick clean print-%
 
 # Empty it (make WERROR=) for a compiler whose new warnings nobody has looked at yet.
 WERROR ?= -Werror
@@ -114,11 +114,11 @@ clean: ## remove what was built
 
 endif
 
-.PHONY: help setup demo faults fuzz format lint mutants
+.PHONY: help setup demo faults fuzz format lint mutants bench bench-quick
 help: ## show this list
 	@echo 'make | make install | make installcheck    build, install, test against a running server (PGXS)'
-	@sed -n 's/^\([a-z]*\):.*## /\1|/p' Makefile | while IFS='|' read -r goal what; do \
-	    printf 'make %-10s %s\n' "$$goal" "$$what"; done
+	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' Makefile | while IFS='|' read -r goal what; do \
+	    printf 'make %-11s %s\n' "$$goal" "$$what"; done
 
 setup: ## install what building and testing need on Debian 12
 	scripts/setup build check kafka
@@ -140,6 +140,12 @@ lint: ## formatting and lints only
 
 mutants: ## break the product in every classic way and see a test notice; ONLY=name for one
 	@scripts/mutants $(ONLY)
+
+bench: ## measure beside Debezium and others, tables and plots to docs/benchmarks; PARTS="drain latency" ROUNDS=5 RESUME=yes
+	@bench/run $(PARTS) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(RESUME),--resume)
+
+bench-quick: ## five minutes' worth of that, to be run before and after a change
+	@bench/run --quick $(PARTS) $(if $(ROUNDS),--rounds $(ROUNDS))
 
 # For scripts: make -s print-OBJS
 print-%:

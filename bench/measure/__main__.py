@@ -13,6 +13,7 @@ from .bench import Bench
 from .results import Results
 
 PARTS = ["drain", "sustain", "latency", "tax", "emit", "horizon", "outage", "depth", "idle", "instructions"]
+QUICK = ["emit", "drain", "latency"]
 
 
 def load(name):
@@ -30,7 +31,7 @@ def main():
     there = [name for name in PARTS if (Path(__file__).parent / f"parts/{name}.py").exists()]
     parser = argparse.ArgumentParser(prog="bench/run", description="Measures outbox beside what could be used instead.")
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(there)}; all without any")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, help="5, or 3 of the quick ones")
     parser.add_argument(
         "--quick", action="store_true", help="minutes instead of hours: to be run before and after a change"
     )
@@ -38,7 +39,8 @@ def main():
     parser.add_argument("--report", action="store_true", help="measure nothing: tables and plots from what is there")
     parser.add_argument("--out", type=Path, required=True, help="where records, tables and plots go")
     arguments = parser.parse_args()
-    names = arguments.parts or there
+    names = arguments.parts or [name for name in there if not arguments.quick or name in QUICK]
+    rounds = arguments.rounds or (3 if arguments.quick else 5)
     unknown = [name for name in names if name not in there]
     if unknown:
         parser.error(f"no part {', '.join(unknown)}; there are: {', '.join(there)}")
@@ -55,7 +57,7 @@ def main():
             if bench:
                 began = time.monotonic()
                 results.begin(name)
-                part.run(bench, results, arguments.rounds, arguments.quick)
+                part.run(bench, results, rounds, arguments.quick)
                 bench.log(f"{name}: {(time.monotonic() - began) / 60:.1f} minutes")
             write_report(part, name, results)
             failed += sum(not one["ok"] for one in results.load(name))
