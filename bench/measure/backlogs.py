@@ -12,7 +12,7 @@ from confluent_kafka import Consumer, TopicPartition
 
 from . import debezium, messages
 from .books import Expected, verify
-from .debezium import Debezium
+from .debezium import Debezium, Worker
 from .machine import Usage
 from .servers import Postgres, as_server_user
 from .waiting import Failed, wait_for
@@ -258,6 +258,25 @@ def drain_debezium(bench, worker, template, backlog, profile, lz4=False):
         if connector:
             connector.stop()
         postgres.stop()
+
+
+# Moved by Debezium before anything is measured, three times: then it is not moved any faster.
+WARM_UP = Backlog(100_000, 200, 100)
+WARM_UPS = 3
+
+
+def warm_worker(bench, templates):
+    """A Connect worker whose code is loaded and compiled, and has no connector. It serves all of a part's measurements."""
+    worker = Worker.start(bench.kafka, bench.folder / "connect")
+    try:
+        for number in range(WARM_UPS):
+            profile = "tuned" if number % 2 == 0 else "default"
+            warm = drain_debezium(bench, worker, templates.debezium(WARM_UP), WARM_UP, profile)
+            bench.log(f"Debezium warms up: {warm['rate']:,.0f}/s")
+    except BaseException:
+        worker.stop()
+        raise
+    return worker
 
 
 def run_measured(argv, **options):

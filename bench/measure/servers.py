@@ -287,6 +287,7 @@ def parse_pgbench(out):
     return {
         "tps": number(r"tps = ([\d.]+)"),
         "latency_ms": number(r"latency average = ([\d.]+) ms"),
+        "behind_ms": number(r"rate limit schedule lag: avg ([\d.]+)"),
         "transactions": int(number(r"transactions actually processed: (\d+)", 0)),
         "failed": int(number(r"number of failed transactions: (\d+)", 0)),
         "late": int(number(r"number of transactions skipped: (\d+)", 0)),

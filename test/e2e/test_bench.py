@@ -13,7 +13,7 @@ sys.path.insert(0, str(BENCH))
 from measure import books, messages, report  # noqa: E402
 from measure.books import Expected  # noqa: E402
 from measure.machine import Usage  # noqa: E402
-from measure.parts import drain  # noqa: E402
+from measure.parts import drain, sustain  # noqa: E402
 from measure.report import Report, Table  # noqa: E402
 from measure.results import Results  # noqa: E402
 from measure.servers import parse_pgbench  # noqa: E402
@@ -270,6 +270,39 @@ def test_the_report_of_a_drain_that_failed_shows_why_and_no_ratio():
     assert drain.report(records).tables[0].rows == [["200 B", "500,000", "no number: 7 duplicates", report.NOTHING]]
 
 
+# -- what sustained means -----------------------------------------------------------------------------------
+
+STEADY = [(at / 5, 300 + 40 * (at % 3)) for at in range(30)]
+
+
+def test_a_rate_holds_when_the_load_is_in_time_and_the_lag_stays():
+    assert sustain.why_not(1000, 3.0, STEADY) is None
+
+
+@pytest.mark.parametrize(
+    "behind, lags, reason",
+    [
+        (150.0, STEADY, "the server does not commit more"),
+        (3.0, [(at, lag + 50 * at) for at, lag in STEADY], "the lag grows"),
+        (3.0, [(at, lag + 1000) for at, lag in STEADY], "the lag is long"),
+        (3.0, STEADY[:3], "too little was seen of it"),
+    ],
+)
+def test_a_rate_that_does_not_hold_is_refused(behind, lags, reason):
+    assert sustain.why_not(1000, behind, lags) == reason
+
+
+@pytest.mark.parametrize("limit", [10, 777, 1000, 1234, 5000])
+@pytest.mark.parametrize("guess", [300, 1000, 2000])
+def test_the_search_finds_the_limit_from_either_side(limit, guess):
+    low, high = sustain.search(lambda rate: rate <= limit, guess, most=30)
+    assert low <= limit < high and high / low <= sustain.PRECISION
+
+
+def test_the_search_finds_nothing_where_nothing_holds():
+    assert sustain.search(lambda _: False, 1000)[0] is None
+
+
 # -- figures ------------------------------------------------------------------------------------------------
 
 
@@ -278,7 +311,10 @@ def test_pgbench_is_understood():
         "number of transactions actually processed: 4711\nnumber of failed transactions: 2 (0.042%)\n"
         "latency average = 1.250 ms\ninitial connection time = 3.1 ms\ntps = 3768.400000 (without initial connection time)\n"
     )
-    assert parse_pgbench(out) == {"tps": 3768.4, "latency_ms": 1.25, "transactions": 4711, "failed": 2, "late": 0}
+    assert parse_pgbench(out) == {
+        "tps": 3768.4, "latency_ms": 1.25, "behind_ms": None, "transactions": 4711, "failed": 2, "late": 0,
+    }  # fmt: skip
+    assert parse_pgbench(f"{out}rate limit schedule lag: avg 12.5 (max 99.1) ms\n")["behind_ms"] == 12.5
 
 
 def test_the_cpu_of_a_process_that_has_ended_is_counted():

@@ -5,7 +5,6 @@ from functools import partial
 
 from .. import backlogs
 from ..backlogs import Backlog, Templates
-from ..debezium import Worker
 from ..report import Plot, Report, Table, bar, cell, good, in_order, ratio_cell, ratios, spread, values
 
 NAME = "drain"
@@ -26,9 +25,6 @@ BACKLOGS = [
     for headers in (0, 4)
 ]
 QUICK = [Backlog(400_000, 200, 100)]
-# Moved by Debezium before anything is measured, until another one is not moved any faster.
-WARM_UP = Backlog(100_000, 200, 100)
-WARM_UPS = 3
 
 
 def systems(backlog):
@@ -53,13 +49,7 @@ class Measuring:
     @property
     def worker(self):
         if self._worker is None:
-            self._worker = Worker.start(self.bench.kafka, self.bench.folder / "connect")
-            template = self.templates.debezium(WARM_UP)
-            for number in range(WARM_UPS):
-                warm = backlogs.drain_debezium(
-                    self.bench, self._worker, template, WARM_UP, "tuned" if number % 2 == 0 else "default"
-                )
-                self.bench.log(f"Debezium warms up: {warm['rate']:,.0f}/s")
+            self._worker = backlogs.warm_worker(self.bench, self.templates)
         return self._worker
 
     def measure(self, backlog, system):
