@@ -18,7 +18,7 @@ from .servers import Postgres, as_server_user
 from .waiting import Failed, wait_for
 
 SLOT = "backlog"
-SESSIONS = 2
+OLD = "old"
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,10 @@ class Backlog:
     per_transaction: int
     headers: int = 0  # of the user's: 0 or 4
     partitions: int = 6
+    topics: int = 1
+    sessions: int = 2  # that write it; more than one topic takes two
+    keys: int = messages.KEYS
+    old_writer: bool = False  # one that began before, has emitted too, and has not ended
 
     @property
     def name(self):
@@ -39,24 +43,32 @@ class Backlog:
 
     @property
     def slug(self):
-        return f"{self.count}-{self.bytes}-{self.per_transaction}-{self.headers}"
+        """Of what is stored."""
+        old = "-old" if self.old_writer else ""
+        return f"{self.count}-{self.bytes}-{self.per_transaction}-{self.headers}-{self.topics}-{self.sessions}-{self.keys}{old}"
+
+    @property
+    def topic_names(self):
+        """They stand in the rows, so they are the same for each copy; the topics are made anew instead."""
+        return [f"backlog-{number}" for number in range(self.topics)]
 
     @property
     def topic(self):
-        """Stands in the rows, so it is the same for each copy; the topic is made anew instead."""
-        return f"backlog-{self.slug}"
+        return self.topic_names[0]
 
     @property
     def expected(self):
-        return Expected(self.count, self.bytes, messages.KEYS, self.headers)
+        """In each topic."""
+        return Expected(self.count // self.topics, self.bytes, self.keys, self.headers)
 
 
-def fill(postgres, statement, count, per_transaction, sessions=SESSIONS):
+def fill(postgres, statement, backlog):
     """Executes `statement` in transactions of so many messages. It ends in FROM; what follows gives it the numbers, as g.
 
-    Sessions take turns with the numbers, and so have keys of their own (their number divides that of the keys): the numbers
-    of a key grow from commit to commit. synchronous_commit is off because it makes no difference to what is stored."""
-    assert count % (per_transaction * sessions) == 0 and messages.KEYS % sessions == 0
+    Sessions take turns with the numbers, and so have keys of their own (their number divides that of the keys): the
+    numbers of a key grow from commit to commit. synchronous_commit is off: it makes no difference to what is stored."""
+    sessions, per_transaction = backlog.sessions, backlog.per_transaction
+    assert backlog.count % (per_transaction * sessions) == 0 and backlog.keys % sessions == 0
     # Without OFFSET 0 the expression of g would be computed once for each use of it.
     numbers = (
         f"(SELECT first + (t * {per_transaction} + i) * {sessions} AS g"
@@ -73,7 +85,7 @@ def fill(postgres, statement, count, per_transaction, sessions=SESSIONS):
     def one(session):
         try:
             with postgres.connect(options="-c synchronous_commit=off") as db:
-                db.execute(f"CALL fill({session + 1}, {count // per_transaction // sessions})")
+                db.execute(f"CALL fill({session + 1}, {backlog.count // per_transaction // sessions})")
         except Exception as error:
             errors.append(error)
 
@@ -86,8 +98,17 @@ def fill(postgres, statement, count, per_transaction, sessions=SESSIONS):
         raise errors[0]
 
 
-def emit_statement(backlog, topic=None):
-    return f"PERFORM {messages.emit_sql('g', backlog.bytes, topic or backlog.topic, backlog.headers)} FROM"
+def emit_statement(backlog):
+    """Several topics take turns, too: each has its own messages 1, 2, 3 …, which one session writes."""
+    if backlog.topics == 1:
+        emit = messages.emit_sql("g", backlog.bytes, backlog.topic, backlog.headers, backlog.keys)
+        return f"PERFORM {emit} FROM"
+    assert backlog.topics % backlog.sessions == 0 and backlog.count % backlog.topics == 0
+    number = f"((g - 1) / {backlog.topics} + 1)"
+    return (
+        f"PERFORM outbox.emit('backlog-' || mod(g - 1, {backlog.topics}), {messages.key_sql(number, backlog.keys)},"
+        f" {messages.payload_sql(number, backlog.bytes)}) FROM"
+    )
 
 
 def insert_statement(backlog):
@@ -95,6 +116,10 @@ def insert_statement(backlog):
         f"INSERT INTO public.outbox ({messages.insert_columns(backlog.headers)}) "
         f"SELECT {messages.insert_values('g', backlog.bytes, backlog.headers)} FROM"
     )
+
+
+# A copy that has a prepared transaction in it needs this, too.
+PREPARED = {"max_prepared_transactions": 10}
 
 
 class Templates:
@@ -109,7 +134,10 @@ class Templates:
         def make(postgres):
             postgres.create_extension()
             postgres.pause()
-            fill(postgres, emit_statement(backlog), backlog.count, backlog.per_transaction)
+            if backlog.old_writer:
+                # Prepared, so that it outlives the server; to others it is as open as one that a client holds.
+                postgres.execute(f"BEGIN; SELECT outbox.emit('backlog-0', 'old', 'never'); PREPARE TRANSACTION '{OLD}'")
+            fill(postgres, emit_statement(backlog), backlog)
 
         return self._made(f"outbox-{backlog.slug}", make)
 
@@ -121,7 +149,7 @@ class Templates:
                 debezium.CREATE_TABLE_WITH_HEADERS if backlog.headers else debezium.CREATE_TABLE, debezium.CREATE_PUBLICATION,
                 debezium.CREATE_SLOT.format(slot=SLOT),
             )  # fmt: skip
-            fill(postgres, insert_statement(backlog), backlog.count, backlog.per_transaction)
+            fill(postgres, insert_statement(backlog), backlog)
 
         return self._made(f"debezium-{backlog.slug}", make)
 
@@ -130,7 +158,7 @@ class Templates:
         if not folder.exists():
             began = time.monotonic()
             # WAL that nobody needs is not kept: it would be copied each time.
-            postgres = Postgres.start(self.bench.folder / "filling", wal_recycle="off", min_wal_size="80MB")
+            postgres = Postgres.start(self.bench.folder / "filling", wal_recycle="off", min_wal_size="80MB", **PREPARED)
             try:
                 make(postgres)
                 postgres.execute("CHECKPOINT", "CHECKPOINT")
@@ -165,27 +193,36 @@ def groups(bench, postgres, **more):
     } | more
 
 
-def figures_of(backlog, seconds, verdict, usage_figures, **more):
+def sums(verdicts):
+    found = [verdict.figures() for verdict in verdicts]
+    return {name: sum(one[name] for one in found) for name in found[0]}
+
+
+def figures_of(backlog, seconds, verdicts, usage_figures, **more):
     return {
         "seconds": round(seconds, 4),
         "rate": round(backlog.count / seconds, 1),
         **more,
         **usage_figures,
-        **verdict.figures(),
+        **sums(verdicts),
     }
 
 
-def drain_outbox(bench, template, backlog, lz4=False, **settings):
+def drain_outbox(bench, template, backlog, lz4=False, before=None, **settings):
     """From the call of outbox.resume() on a paused server, until every message is acknowledged and settled (as
     outbox.wait_for_delivery() says). The start of the sink, its connection to the broker and its first contact with each
-    partition are in it. `appended_seconds` ends with the broker's clock at the last message instead."""
+    partition are in it. `appended_seconds` ends with the broker's clock at the last message instead. `before` is called
+    with the server just before."""
     kafka = bench.kafka
-    kafka.topic(backlog.topic, backlog.partitions, exact=True)
+    for topic in backlog.topic_names:
+        kafka.topic(topic, backlog.partitions, exact=True)
     postgres = bench.postgres("outbox", template, outbox__kafka_bootstrap_servers=kafka.bootstrap, **settings)
     try:
         if lz4:
             postgres.reload(outbox__kafka_config_file=lz4_file(postgres))
         wait_for(lambda: postgres.status()["state"] == "paused", "the relay to rest")
+        if before:
+            before(postgres)
         with postgres.connect() as db, Usage(
             relay=lambda: [postgres.relay_pid()], sink=lambda: [postgres.sink_pid()], **groups(bench, postgres)
         ) as usage:  # fmt: skip
@@ -195,10 +232,9 @@ def drain_outbox(bench, template, backlog, lz4=False, **settings):
             seconds = time.perf_counter() - clock
         if not settled:
             raise Failed(f"the backlog does not drain: {postgres.status()}")
-        verdict = verify(kafka, backlog.topic, backlog.expected).check()
-        return figures_of(
-            backlog, seconds, verdict, usage.figures(), appended_seconds=round(verdict.last_appended - started, 3)
-        )
+        verdicts = [verify(kafka, topic, backlog.expected).check() for topic in backlog.topic_names]
+        appended = max(verdict.last_appended for verdict in verdicts) - started
+        return figures_of(backlog, seconds, verdicts, usage.figures(), appended_seconds=round(appended, 3))
     finally:
         postgres.stop()
 
@@ -253,7 +289,7 @@ def drain_debezium(bench, worker, template, backlog, profile, lz4=False):
             with Usage(jvm=[connector.pid], walsender=postgres.walsender_pids, **groups(bench, postgres)) as usage:
                 wait_for_end(backlog.count, end, connector)
         verdict = verify(kafka, backlog.topic, backlog.expected).check()
-        return figures_of(backlog, verdict.last_appended - started, verdict, usage.figures())
+        return figures_of(backlog, verdict.last_appended - started, [verdict], usage.figures())
     finally:
         if connector:
             connector.stop()
@@ -306,7 +342,7 @@ def fill_topic(bench, backlog, lz4=False):
             )  # fmt: skip
         verdict = verify(kafka, topic, backlog.expected).check()
         used = usage.figures() | {"cpu_producer": round(cpu, 3), "peak_producer": peak}
-        return figures_of(backlog, json.loads(out)["seconds"], verdict, used)
+        return figures_of(backlog, json.loads(out)["seconds"], [verdict], used)
     finally:
         kafka.delete(topic)
 
