@@ -137,12 +137,12 @@ class Bench:
         relay_rates, producer_rates, relay_cpu, memory = [], [], [], {}
         for number in range(self.rounds + 1):
             before = end_offsets(self.bootstrap, "bench")
-            seconds = float(
+            seconds = json.loads(
                 subprocess.run(
-                    [os.environ["BENCH_PRODUCER"], self.bootstrap, "bench", str(messages), "200"],
+                    [os.environ["BENCH_PRODUCER"], self.bootstrap, "bench", str(messages), "200", str(messages), "0"],
                     capture_output=True, text=True, check=True,
                 ).stdout  # fmt: skip
-            )
+            )["seconds"]
             assert end_offsets(self.bootstrap, "bench") == before + messages
             self.rest()
             for _ in range(messages // 1000):

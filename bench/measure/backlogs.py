@@ -214,8 +214,7 @@ def drain_outbox(bench, template, backlog, lz4=False, before=None, **settings):
     partition are in it. `appended_seconds` ends with the broker's clock at the last message instead. `before` is called
     with the server just before."""
     kafka = bench.kafka
-    for topic in backlog.topic_names:
-        kafka.topic(topic, backlog.partitions, exact=True)
+    kafka.topics(backlog.topic_names, backlog.partitions)
     postgres = bench.postgres("outbox", template, outbox__kafka_bootstrap_servers=kafka.bootstrap, **settings)
     try:
         if lz4:

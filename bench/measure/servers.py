@@ -302,7 +302,7 @@ class Kafka:
 
     def __init__(self, folder):
         self.folder = Path(folder)
-        self.bootstrap = None
+        self.bootstrap = self._admin = None
         self._names = itertools.count(1)
 
     @classmethod
@@ -327,47 +327,58 @@ class Kafka:
         return int((self.folder / "pid").read_text())
 
     def stop(self, keep=False):
+        self._admin = None
         run([ROOT / "scripts/kafka", "stop", "--dir", self.folder, *([] if keep else ["--remove"])])
 
     def admin(self):
-        return AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 3})
+        """One for all: each has threads and a connection, which would live on beside the measurements."""
+        if self._admin is None:
+            self._admin = AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 0})
+        return self._admin
 
     def topic(self, name, partitions=6, exact=False, **properties):
         """A new topic, and its name: `name` with a number behind, or `exact`ly that, made anew if it is there.
 
-        Its messages carry the time at which the broker appended them, unless message__timestamp__type says otherwise: that is a
-        clock that is the same for whoever produces. A double underscore in a property's name stands for the dot."""
-        if exact:
-            self.delete(name)
-        else:
+        Its messages carry the time at which the broker appended them, unless message__timestamp__type says otherwise:
+        a clock that is the same for whoever produces. A double underscore in a property's name stands for the dot."""
+        if not exact:
             name = f"{name}-{next(self._names)}"
+        self.topics([name], partitions, **properties)
+        return name
+
+    def topics(self, names, partitions=6, **properties):
+        """All of these, anew. What is there when this returns is no longer the ones that were there before."""
+        self.delete(*names)
         config = {"message.timestamp.type": "LogAppendTime"}
         config |= {key.replace("__", "."): str(value) for key, value in properties.items()}
-        admin = self.admin()  # has to live as long as what was asked of it
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                admin.create_topics([NewTopic(name, partitions, 1, config=config)])[name].result()
-                break
-            except KafkaException as error:  # the one that was deleted may be on its way out still
-                if error.args[0].name() != "TOPIC_ALREADY_EXISTS" or time.monotonic() > deadline:
-                    raise
-                time.sleep(0.1)
-        wait_for(lambda: self._has_leaders(admin, name, partitions), f"leaders of {name}")
-        return name
+        admin = self.admin()
+        for future in admin.create_topics([NewTopic(name, partitions, 1, config=config) for name in names]).values():
+            future.result()
+        wanted = {f"{name}-{partition}" for name in names for partition in range(partitions)}
+        # The controller has made them; the broker serves them only when it has taken notice.
+        wait_for(lambda: wanted <= set(os.listdir(self.folder / "data")), f"the broker to make {names}")
+        wait_for(lambda: all(self._has_leaders(admin, name, partitions) for name in names), f"leaders of {names}")
 
     @staticmethod
     def _has_leaders(admin, name, partitions):
         found = admin.list_topics(name, timeout=30).topics[name].partitions
         return len(found) == partitions and all(one.leader >= 0 for one in found.values())
 
-    def delete(self, name):
+    def delete(self, *names):
         admin = self.admin()
-        try:
-            admin.delete_topics([name])[name].result()
-        except KafkaException as error:
-            if error.args[0].name() != "UNKNOWN_TOPIC_OR_PART":
-                raise
+        for future in admin.delete_topics(list(names)).values():
+            try:
+                future.result()
+            except KafkaException as error:
+                if error.args[0].name() != "UNKNOWN_TOPIC_OR_PART":
+                    raise
+
+        def there():
+            """Until the broker has taken notice, it acknowledges what is produced to a topic that is about to go."""
+            folders = [folder.rsplit("-", 1)[0] for folder in os.listdir(self.folder / "data")]
+            return set(names) & set(folders)
+
+        wait_for(lambda: not there(), f"the broker to forget {names}")
 
     def partitions(self, topic):
         return len(self.admin().list_topics(topic, timeout=30).topics[topic].partitions)
