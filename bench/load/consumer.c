@@ -8,6 +8,8 @@
  * moment at which the count is known, after which what has not come is lost arrivals=FILE   at the
  * end: for each number from 0 on, when it came first (int64, nanoseconds since 1970, 0: never)
  *     series=FILE     ten times a second: nanoseconds since 1970, messages so far
+ *     sparse=1        N messages were sent, but not all of the numbers 1 .. N: how many are lost is
+ * said, and which of them the caller sees in FILE
  * Standard input: "count N" and "stop" (judge what is there), a line each; its end means nothing.
  * Standard output: the verdict, one line of JSON. Exit status 0 whatever the verdict is.
  *
@@ -28,6 +30,7 @@ enum { BATCH = 10000, MOST_HEADERS = 16, MOST_PARTITIONS = 1024 };
 static struct {
     int64_t count;
     double timeout;
+    int sparse;
     const char *arrivals, *series;
     int64_t from;
 } options = {.count = -1, .timeout = 60, .from = RD_KAFKA_OFFSET_BEGINNING};
@@ -65,6 +68,8 @@ static void read_option(Judge* judge, const char* argument) {
         judge->headers = atoi(value);
     else if (same(argument, length, "timeout"))
         options.timeout = atof(value);
+    else if (same(argument, length, "sparse"))
+        options.sparse = atoi(value);
     else if (same(argument, length, "arrivals"))
         options.arrivals = value;
     else if (same(argument, length, "series"))
@@ -85,7 +90,8 @@ static void write_arrivals(const Judge* judge) {
 
 static void write_verdict(Judge* judge) {
     int64_t count = options.count < 0 ? judge->distinct : options.count;
-    int64_t lost = judge_lost(judge, count);
+    int64_t absent = count > judge->distinct ? count - judge->distinct : 0;
+    int64_t lost = options.sparse ? absent : judge_lost(judge, count);
     printf("{\"counted\": %s, \"count\": %" PRId64 ", \"messages\": %" PRId64
            ", \"distinct\": %" PRId64 ", \"lost\": %" PRId64 ", \"duplicates\": %" PRId64
            ", \"disorder\": %" PRId64 ", \"scattered\": %" PRId64 ", \"changed\": %" PRId64

@@ -22,10 +22,13 @@ class Expected:
     headers: int = -1  # of the user's, beside `id`; -1: any
     duplicates: int = 0  # that are allowed
     capacity: int = 0  # highest number that can come, where the count is not known yet
+    sparse: bool = False  # not all numbers up to the highest were sent: which of them, the caller compares with the arrivals
 
     def options(self):
         options = [f"bytes={self.bytes}", f"keys={self.keys}", f"headers={self.headers}"]
         options.append(f"capacity={max(self.capacity, self.count or 0)}")
+        if self.sparse:
+            options.append("sparse=1")
         if self.count is not None:
             options.append(f"count={self.count}")
         return options

@@ -22,7 +22,8 @@ class Table:
 
 @dataclass
 class Plot:
-    """kind "bars": series are {system: {group: (median, lowest, highest)}}. kind "lines": {system: ([x …], [y …])}."""
+    """kind "bars": series are {system: {group: (median, lowest, highest)}}. kind "lines": {system: ([x …], [y …])}; "percentiles": the
+    same, with x = 1 / (1 - percentile / 100)."""
 
     name: str  # of the file, without its end
     title: str
@@ -173,6 +174,8 @@ def draw(plot, path):
         axes.set_yscale("log")
     if plot.log_x:
         axes.set_xscale("log")
+    if plot.kind == "percentiles":
+        _percentiles(axes, plot)
     if plot.kind != "bars" and not plot.log_y:
         axes.set_ylim(bottom=0)
     axes.grid(axis="y", alpha=0.3)
@@ -180,6 +183,15 @@ def draw(plot, path):
     axes.legend(frameon=False, fontsize=9)
     figure.savefig(path, metadata={"Date": None})
     pyplot.close(figure)
+
+
+def _percentiles(axes, plot):
+    """As HdrHistogram's own plots have it: each step to the right is ten times rarer."""
+    axes.set_xscale("log")
+    last = max((x[-1] for x, _ in plot.series.values()), default=10)
+    ticks = [10**power for power in range(7) if 10**power <= last * 1.01]
+    axes.set_xticks(ticks, [f"{100 * (1 - 1 / tick):.{max(0, len(str(tick)) - 3)}f} %" for tick in ticks])
+    axes.minorticks_off()
 
 
 def _bars(axes, plot):
