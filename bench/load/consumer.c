@@ -199,6 +199,13 @@ static rd_kafka_t* connect_to(const char* bootstrap) {
     set(conf, "fetch.wait.max.ms", "100");
     set(conf, "fetch.message.max.bytes", "4194304");
     set(conf, "queued.max.messages.kbytes", "65536");
+    set(conf, "socket.nagle.disable", "true");
+    /* Where a broker comes back it is others who are measured. And it may be away as long as it
+     * likes. */
+    set(conf, "reconnect.backoff.ms", "20");
+    set(conf, "reconnect.backoff.max.ms", "100");
+    set(conf, "fetch.error.backoff.ms", "50");
+    set(conf, "log_level", "2");
     rd_kafka_t* client = rd_kafka_new(RD_KAFKA_CONSUMER, conf, error, sizeof(error));
     if (!client) fail("no consumer", error);
     return client;
@@ -226,15 +233,24 @@ static int listen_to_input(int64_t* deadline) {
     return 1;
 }
 
+/* A new topic's leaders are named a moment before they know of it themselves. */
+static int64_t end_of(rd_kafka_t* client, const char* name, int partition) {
+    int64_t low, high;
+    for (int left = 100; rd_kafka_query_watermark_offsets(client, name, partition, &low, &high,
+                                                          30000) != RD_KAFKA_RESP_ERR_NO_ERROR;) {
+        if (--left == 0) fail(name, "does not tell its offsets");
+        usleep(100000);
+    }
+    return high;
+}
+
 /* Where the topic's partitions end now. Reading from there on is exact, whoever writes meanwhile.
  */
 static void start(rd_kafka_t* client, rd_kafka_topic_t* topic, const char* name,
                   rd_kafka_queue_t* queue) {
     for (int partition = 0; partition < partitions; ++partition) {
-        int64_t low, from = options.from;
-        if (from == RD_KAFKA_OFFSET_END &&
-            rd_kafka_query_watermark_offsets(client, name, partition, &low, &from, 30000))
-            fail(name, "does not tell its offsets");
+        int64_t from = options.from;
+        if (from == RD_KAFKA_OFFSET_END) from = end_of(client, name, partition);
         if (rd_kafka_consume_start_queue(topic, partition, from, queue))
             fail(name, "cannot be read");
     }

@@ -14,6 +14,7 @@ import numpy as np
 from hdrh.histogram import HdrHistogram
 
 from .books import Expected, Reader
+from .machine import Usage
 from .messages import payload_sql
 from .waiting import Failed
 
@@ -120,6 +121,32 @@ def collect(reader, sent):
     if missing:
         raise Failed(f"{missing} did not come, and as many came that were never sent")
     return verdict, arrivals
+
+
+# -- without a database ------------------------------------------------------------------------------------------
+
+
+def paced(bench, kafka, rate, seconds, seed=1):
+    """bench/load/pacer.c straight to the broker: what was sent, as if handing over were committing; when it was
+    acknowledged and when it came (ns since 1970); and what it took."""
+    folder = bench.folder / "openloop"
+    topic = kafka.topic("paced")
+    with follow(kafka, topic, folder, rate, seconds) as consumer:
+        command = [bench.programs / "pacer", kafka.bootstrap, topic, rate, seconds, BYTES, KEYS, seed, folder / "paced"]
+        process = subprocess.Popen([str(word) for word in command], stdout=subprocess.DEVNULL)
+        with Usage(producer=[process.pid], broker=[kafka.pid], consumer=[consumer.pid]) as usage:
+            if process.wait():
+                raise Failed("the producer failed")
+        due, produced, acknowledged = np.fromfile(folder / "paced", dtype=np.int64).reshape(-1, 3)[1:].T
+        sent = Sent(np.arange(1, len(due) + 1), due, produced)
+        _, arrivals = collect(consumer, sent)
+    kafka.delete(topic)
+    return sent, acknowledged, arrivals, usage
+
+
+def warm_broker(bench, kafka, rate=5000, seconds=20):
+    """One that has just been started spends its time compiling: that is nobody's to pay for."""
+    paced(bench, kafka, rate, seconds)
 
 
 # -- latencies ---------------------------------------------------------------------------------------------------

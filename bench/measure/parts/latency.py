@@ -2,7 +2,6 @@
 
 import functools
 import statistics
-import subprocess
 
 import numpy as np
 
@@ -18,8 +17,8 @@ TITLE = "Latency: commit to consumer"
 
 RATES = [100, 1000, 5000, 10000]
 HALF_OF_DEBEZIUM = 3500  # where the part `sustain` has not been measured
-SECONDS, LEAD = 10, 2  # measured, and before that
-BROKER_RATE, BROKER_SECONDS = 5000, 20
+# Measured: long enough for some ten thousand messages; and what is sent before that.
+SECONDS, MORE_SECONDS, LEAD = 6, {100: 12, 1000: 10}, 2
 WARM_RATE, WARM_SECONDS = 2000, 10  # a JVM is slow before it is warm; whoever has none gets the same
 # A delay that grows by more than this in a second of load is a queue that grows.
 MOST_GROWTH = 0.03
@@ -28,19 +27,18 @@ FLOOR = "librdkafka alone"
 
 def run(bench, results, rounds, quick):
     rates = [1000] if quick else sorted({*RATES, half_of_debezium(results)})
-    seconds = 5 if quick else SECONDS
-    # A broker that has just been started spends its time compiling; it is everybody's, so it is nobody's to pay for.
-    floor(bench, BROKER_RATE, BROKER_SECONDS, 0)
+    duration = lambda rate: 5 if quick else MORE_SECONDS.get(rate, SECONDS)  # noqa: E731
+    openloop.warm_broker(bench, bench.kafka)
     for number in range(1, rounds + 1):
         for system in systems(quick):
             todo = [rate for rate in rates if not results.done(NAME, row(rate), system, number)]
             if not todo:
                 continue
             if system != FLOOR:
-                measure_mover(bench, results, system, number, todo, seconds)
+                measure_mover(bench, results, system, number, todo, duration)
                 continue
             for rate in todo:
-                bench.measured(results, NAME, row(rate), system, number, lambda rate=rate: floor(bench, rate, seconds, number))
+                bench.measured(results, NAME, row(rate), system, number, lambda rate=rate: floor(bench, rate, duration(rate), number))
 
 
 def systems(quick):
@@ -70,7 +68,7 @@ def half_of_debezium(results):
 # -- measuring ---------------------------------------------------------------------------------------------------
 
 
-def measure_mover(bench, results, system, number, rates, seconds):
+def measure_mover(bench, results, system, number, rates, duration):
     """A server of its own, and all rates on it, the lower ones first: what a higher one piles up is gone with the server."""
     mover = MOVERS.get(system, Outbox)(bench.kafka, bench.folder / "mover")
     postgres = bench.postgres("latency", **mover.settings)
@@ -80,7 +78,7 @@ def measure_mover(bench, results, system, number, rates, seconds):
 
             def measure(rate=rate):
                 start()
-                return load(bench, postgres, mover, rate, LEAD, seconds, number)
+                return load(bench, postgres, mover, rate, LEAD, duration(rate), number)
 
             bench.measured(results, NAME, row(rate), system, number, measure)
     finally:
@@ -149,20 +147,10 @@ def summary(name, delay):
 
 def floor(bench, rate, seconds, seed):
     """A producer that stamps, without any database: librdkafka, broker and consumer alone."""
-    folder = bench.folder / "openloop"
-    topic = bench.kafka.topic("latency")
-    with openloop.follow(bench.kafka, topic, folder, rate, LEAD + seconds) as consumer:
-        command = [bench.programs / "pacer", bench.kafka.bootstrap, topic, rate, LEAD + seconds, openloop.BYTES, openloop.KEYS, seed]
-        process = subprocess.Popen([*map(str, command), folder / "paced"], stdout=subprocess.DEVNULL)
-        with Usage(producer=[process.pid], broker=[bench.kafka.pid], consumer=[consumer.pid]) as usage:
-            if process.wait():
-                raise Failed("the producer failed")
-        due, produced, acknowledged = np.fromfile(folder / "paced", dtype=np.int64).reshape(-1, 3)[1:].T
-        sent = openloop.Sent(np.arange(1, len(due) + 1), due, produced)
-        _, arrivals = openloop.collect(consumer, sent)
-    bench.kafka.delete(topic)
-    inside = due >= due.min() + LEAD * 1_000_000_000
-    return judged(sent, arrivals, rate, LEAD, seconds) | usage.figures() | summary("acknowledged", (acknowledged - produced)[inside])
+    sent, acknowledged, arrivals, usage = openloop.paced(bench, bench.kafka, rate, LEAD + seconds, seed)
+    inside = sent.due >= sent.due.min() + LEAD * 1_000_000_000
+    delays = summary("acknowledged", (acknowledged - sent.returned)[inside])
+    return judged(sent, arrivals, rate, LEAD, seconds) | usage.figures() | delays
 
 
 # -- the report --------------------------------------------------------------------------------------------------
