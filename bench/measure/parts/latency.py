@@ -57,12 +57,12 @@ def row(rate):
 
 
 def half_of_debezium(results):
-    """Half of what Debezium tuned has been seen to sustain, in round figures."""
+    """Half of what Debezium tuned has been seen to sustain with one message a transaction, in round figures."""
     best = [
         record["figures"]["rate"] for record in results.load("sustain")
-        if record["ok"] and record["system"] == "Debezium tuned" and "rate" in record["figures"]
+        if record["ok"] and record["system"] == "Debezium tuned" and ", 1 a transaction" in record["row"] and record["figures"].get("rate")
     ]  # fmt: skip
-    return int(np.median(best) / 2 // 500 * 500) or 500 if best else HALF_OF_DEBEZIUM
+    return max(int(statistics.median(best) / 2 // 500 * 500), 500) if best else HALF_OF_DEBEZIUM
 
 
 # -- measuring ---------------------------------------------------------------------------------------------------

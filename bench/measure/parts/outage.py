@@ -31,7 +31,7 @@ SYSTEMS = {"outbox": Outbox, "Debezium tuned": lambda kafka, folder: DebeziumMov
 
 def run(bench, results, rounds, quick):
     """On a broker of its own, because it is stopped."""
-    rate, before, away, after = (1000, 3, 8, 8) if quick else (RATE, BEFORE, AWAY, AFTER)
+    rate, before, away, after = (1000, 3, 20, 8) if quick else (RATE, BEFORE, AWAY, AFTER)
     todo = [
         (number, system) for number in range(1, min(rounds, MOST_ROUNDS) + 1) for system in SYSTEMS
         if not results.done(NAME, f"{away} s", system, number)
@@ -120,7 +120,7 @@ def judged(sent, arrived, rows, stopped, back):
     caught = caught_up(sent, arrived, back)
     last = (max(int(arrived.max()), end) - start) / 1e9
     figures = {
-        "stopped": (stopped - start) / 1e9, "back": (back - start) / 1e9, "load_ended": (end - start) / 1e9,
+        "away": (back - stopped) / 1e9, "stopped": (stopped - start) / 1e9, "back": (back - start) / 1e9, "load_ended": (end - start) / 1e9,
         "first_after": float((arrived[after].min() - back) / 1e9), "caught_up": (caught - back) / 1e9,
         "caught_up_under_load": bool(caught < end),
         "waiting_when_back": int(((sent.returned < back) & (arrived > back)).sum()),
@@ -164,6 +164,7 @@ def report(records):
         line = lambda title, figure, digits=0, row=row, table=table: table.rows.append(  # noqa: E731
             [title, *[cell(records, row, system, figure, digits) for system in systems]]
         )
+        line("from the signal until it answers again, s", "away", 1)
         line("sent", "messages")
         line("lost", "lost")
         line("came twice", "duplicates")
