@@ -149,6 +149,18 @@ def warm_broker(bench, kafka, rate=5000, seconds=20):
     paced(bench, kafka, rate, seconds)
 
 
+def warm_mover(bench, kafka, postgres, mover, seconds=10, rate=2000):
+    """A JVM is slow before it is warm; whoever has none gets the same."""
+    topic = kafka.topic("warm")
+    with follow(kafka, topic, bench.folder / "openloop", rate, seconds) as consumer:
+        load = Load(postgres, bench.folder / "openloop", mover.statement(topic), rate, seconds)
+        try:
+            collect(consumer, load.wait())
+        finally:
+            load.stop()
+    kafka.delete(topic)
+
+
 # -- latencies ---------------------------------------------------------------------------------------------------
 
 LONGEST_US = 3_600_000_000
@@ -186,7 +198,7 @@ def decoded(texts):
 
 
 def growth(due, delay):
-    """Seconds that a delay grows by in each second of load: what comes in faster than it goes out piles up.
+    """Seconds that a delay (in seconds) grows by in each second of load: what comes in faster than it goes out piles up.
 
     Between the medians of the first and of the last quarter, so that one hiccup does not count.
     """
@@ -195,5 +207,5 @@ def growth(due, delay):
     order = np.argsort(due)
     quarter = len(order) // 4
     first, last = order[:quarter], order[-quarter:]
-    span = np.median(due[last]) - np.median(due[first])
+    span = (np.median(due[last]) - np.median(due[first])) / 1e9
     return float((np.median(delay[last]) - np.median(delay[first])) / span) if span > 0 else 0.0

@@ -60,6 +60,7 @@ def measure(bench, case, system, seconds, clear):
     try:
         postgres.execute("CREATE TABLE business (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY)")
         mover.start(postgres)
+        openloop.warm_mover(bench, bench.kafka, postgres, mover)
         return load(bench, postgres, mover, case, seconds, clear)
     finally:
         mover.stop()

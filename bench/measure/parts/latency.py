@@ -19,7 +19,6 @@ RATES = [100, 1000, 5000, 10000]
 HALF_OF_DEBEZIUM = 3500  # where the part `sustain` has not been measured
 # Measured: long enough for some ten thousand messages; and what is sent before that.
 SECONDS, MORE_SECONDS, LEAD = 6, {100: 12, 1000: 10}, 2
-WARM_RATE, WARM_SECONDS = 2000, 10  # a JVM is slow before it is warm; whoever has none gets the same
 # A delay that grows by more than this in a second of load is a queue that grows.
 MOST_GROWTH = 0.03
 FLOOR = "librdkafka alone"
@@ -73,7 +72,7 @@ def measure_mover(bench, results, system, number, rates, duration):
     mover = MOVERS.get(system, Outbox)(bench.kafka, bench.folder / "mover")
     postgres = bench.postgres("latency", **mover.settings)
     try:
-        start = functools.cache(lambda: prepare(bench, postgres, mover, number))
+        start = functools.cache(lambda: prepare(bench, postgres, mover))
         for rate in rates:
 
             def measure(rate=rate):
@@ -86,10 +85,10 @@ def measure_mover(bench, results, system, number, rates, duration):
         postgres.stop()
 
 
-def prepare(bench, postgres, mover, seed):
+def prepare(bench, postgres, mover):
     recycled_wal(postgres)
     mover.start(postgres)
-    load(bench, postgres, mover, WARM_RATE, 0, WARM_SECONDS, seed)
+    openloop.warm_mover(bench, bench.kafka, postgres, mover)
 
 
 def recycled_wal(postgres, segments=16):

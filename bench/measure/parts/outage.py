@@ -59,18 +59,11 @@ def measure(bench, kafka, system, rate, before, away, after):
     postgres = bench.postgres("outage", **mover.settings)
     try:
         mover.start(postgres)
-        warm(bench, kafka, postgres, mover)
+        openloop.warm_mover(bench, kafka, postgres, mover)
         return load(bench, kafka, postgres, mover, rate, before, away, after)
     finally:
         mover.stop()
         postgres.stop()
-
-
-def warm(bench, kafka, postgres, mover, rate=2000, seconds=6):
-    topic = kafka.topic("warm")
-    with openloop.follow(kafka, topic, bench.folder / "openloop", rate, seconds) as consumer:
-        openloop.collect(consumer, Load(postgres, bench.folder / "openloop", mover.statement(topic), rate, seconds).wait())
-    kafka.delete(topic)
 
 
 def load(bench, kafka, postgres, mover, rate, before, away, after):

@@ -1,0 +1,139 @@
+"""The benchmarks' open loop (bench/measure/openloop.py) and the parts that use it: what is due, late, or falls behind."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+np = pytest.importorskip("numpy")
+pytest.importorskip("hdrh")
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "bench"))
+
+from measure import openloop, timeline  # noqa: E402
+from measure.openloop import CLIENTS, Sent  # noqa: E402
+from measure.parts import horizon, latency, outage  # noqa: E402
+
+SECOND = 1_000_000_000
+
+
+def evenly(rate, seconds, delay_ns):
+    """So many a second; `delay_ns` is a number or a function of the moment (seconds)."""
+    due = np.arange(0, seconds, 1 / rate)
+    delays = np.array([delay_ns(at) if callable(delay_ns) else delay_ns for at in due])
+    due = (due * SECOND).astype(np.int64) + SECOND
+    sent = Sent(np.arange(1, len(due) + 1), due, due + 500_000)
+    return sent, (sent.returned + delays).astype(np.int64)
+
+
+# -- pgbench's log ------------------------------------------------------------------------------------------
+
+
+def test_numbers_are_counted_client_by_client(tmp_path):
+    log = tmp_path / "log.1"
+    log.write_text("3 1 2000 0 1700000000 000500 10\n0 1 1000 0 1700000000 000600 5\n3 2 3000 0 1700000001 000000 0\n")
+    sent = openloop.read_logs([log])
+    assert sorted(sent.numbers.tolist()) == [1, 4, CLIENTS + 4]
+    second_of_client_3 = sent.numbers.tolist().index(CLIENTS + 4)
+    assert sent.returned[second_of_client_3] == 1_700_000_001 * SECOND
+    assert sent.due[second_of_client_3] == 1_700_000_001 * SECOND - 3_000_000
+
+
+def test_a_failed_transaction_is_counted_as_failed(tmp_path):
+    log = tmp_path / "log.1"
+    log.write_text("0 1 failed 0 1700000000 000600 5\n0 2 1000 0 1700000000 000700 5\n")
+    assert openloop.read_logs([log]).failed == 1
+
+
+# -- latencies ----------------------------------------------------------------------------------------------
+
+
+def test_what_arrived_before_the_answer_counts_as_nothing():
+    counted = openloop.histogram(np.array([-5_000_000, 0, 3_000_000]))
+    assert counted.get_total_count() == 3
+    assert openloop.quantiles(counted) == pytest.approx({"p50": 0, "p99": 3, "p99.9": 3, "max": 3}, rel=0.001)
+
+
+def test_histograms_of_several_rounds_are_added():
+    texts = [openloop.encoded(openloop.histogram(np.full(count, 1_000_000))) for count in (10, 20)]
+    assert openloop.decoded(texts).get_total_count() == 30
+
+
+def test_a_steady_delay_does_not_grow_and_a_queue_does():
+    sent, arrived = evenly(1000, 10, 5_000_000)
+    assert openloop.growth(sent.due, (arrived - sent.due) / 1e9) == 0
+    sent, arrived = evenly(1000, 10, lambda at: at * 0.2 * SECOND)
+    assert openloop.growth(sent.due, (arrived - sent.due) / 1e9) == pytest.approx(0.2, rel=0.01)
+    sent, arrived = evenly(1000, 10, lambda at: 3 * SECOND if 4 < at < 5 else 0)
+    assert openloop.growth(sent.due, (arrived - sent.due) / 1e9) == 0
+
+
+def latency_record(system, delay_ns, row="1000/s", number=1):
+    sent, arrived = evenly(1000, 10, delay_ns)
+    arrivals = np.zeros(len(arrived) + 1, dtype=np.int64)
+    arrivals[sent.numbers] = arrived
+    figures = latency.judged(sent, arrivals, 1000, 2, 8) | {"cpu_relay": 1.0, "cpu_sink": 1.0, "cpu_jvm": 0.0}
+    return {"row": row, "system": system, "round": number, "ok": True, "reason": None, "figures": figures}
+
+
+def test_the_report_of_latencies_has_them_in_order_and_their_ratio():
+    records = [latency_record("outbox", 2_000_000), latency_record("Debezium tuned", 20_000_000)]
+    delivery, whole, *_, ratios, cores = latency.report(records).tables
+    assert delivery.rows[0] == ["1000/s, outbox", "2.00", "2.00", "2.00", "2.00", "1,000"]
+    assert whole.rows[1][:2] == ["1000/s, Debezium tuned", "20.51"]
+    assert ratios.rows == [["1000/s, Debezium tuned", "0.100", "0.100", "1.000"]]
+    assert cores.rows[0][1] == "0.200"
+
+
+def test_a_rate_that_is_not_kept_up_with_has_no_latency():
+    records = [latency_record("outbox", 2_000_000), latency_record("Debezium tuned", lambda at: at * 0.1 * SECOND)]
+    found = latency.report(records)
+    assert found.tables[0].rows[1][:3] == ["1000/s, Debezium tuned", "does not keep up", ""]
+    assert all("Debezium tuned" not in plot.series for plot in found.plots)
+
+
+# -- over time ----------------------------------------------------------------------------------------------
+
+
+def test_sizes_are_those_of_the_last_look():
+    series = timeline.sizes_series(np.array([[SECOND, 1, 2, 3], [3 * SECOND, 4, 5, 6]]), SECOND)
+    assert [timeline.at(series, "wal", moment) for moment in (0, 1.9, 2, 9)] == [1, 1, 4, 4]
+    assert timeline.highest(series, "table", 0, 9) == 5
+
+
+def sizes(seconds):
+    return np.array([[SECOND + at * SECOND, 16 << 20, at << 20, at << 20] for at in range(seconds)])
+
+
+def test_an_obstacle_is_judged_by_what_was_before_and_by_its_end():
+    sent, arrived = evenly(100, 60, lambda at: 50_000_000 if 30 < at < 50 else 1_000_000)
+    figures = horizon.judged(sent, arrived, sizes(60), 11 * SECOND, 51 * SECOND)
+    assert figures["p99_before"] < 2 < 50 <= figures["p99_during"] < 52
+    assert figures["rate_during"] == pytest.approx(100, rel=0.02)
+    assert figures["table_a_minute"] == 60 << 20
+
+
+def test_the_lag_is_over_when_half_of_what_comes_is_in_time():
+    """Away from 10 to 20; what waited comes from 21 to 23, mixed with what is new."""
+    sent, arrived = evenly(1000, 40, 1_000_000)
+    at = (sent.due - SECOND) / 1e9
+    late = (at > 10) & (at < 22)
+    arrived[late] = ((21 + (at[late] - 10) / 12 * 2 + 1) * SECOND).astype(np.int64)
+    back = 21 * SECOND
+    figures = outage.judged(sent, arrived, sizes(41), 11 * SECOND, back)
+    assert figures["caught_up"] == pytest.approx(2.5, abs=0.6)
+    assert figures["caught_up_under_load"]
+    assert figures["first_after"] == pytest.approx(1.0, abs=0.1)
+
+
+def test_an_outage_that_is_not_made_good_under_load_says_so():
+    sent, arrived = evenly(100, 40, 1_000_000)
+    late = (sent.due - SECOND) / 1e9 > 10
+    arrived[late] = sent.due[-1] + np.arange(1, late.sum() + 1) * 1_000_000
+    figures = outage.judged(sent, arrived, sizes(41), 11 * SECOND, 21 * SECOND)
+    assert not figures["caught_up_under_load"]
+    figures |= {"messages": 4000, "lost": 0, "duplicates": 0, "disorder": 0}
+    record = {"row": "60 s", "system": "outbox", "round": 1, "ok": True, "reason": None, "figures": figures}
+    rows = {row[0]: row[1] for row in outage.report([record]).tables[0].rows}
+    assert rows["lost"] == "0"
+    assert rows["no lag any more, s after that"].endswith("after the load had ended")
