@@ -200,7 +200,8 @@ def decoded(texts):
 def growth(due, delay):
     """Seconds that a delay (in seconds) grows by in each second of load: what comes in faster than it goes out piles up.
 
-    Between the medians of the first and of the last quarter, so that one hiccup does not count.
+    Between the medians of the first and of the last quarter, so that one hiccup does not count; and nothing, if that is within
+    what half of the delays differ by anyway: whoever polls twice a second has delays of any length up to half a second.
     """
     if len(due) < 8:
         return 0.0
@@ -208,4 +209,6 @@ def growth(due, delay):
     quarter = len(order) // 4
     first, last = order[:quarter], order[-quarter:]
     span = (np.median(due[last]) - np.median(due[first])) / 1e9
-    return float((np.median(delay[last]) - np.median(delay[first])) / span) if span > 0 else 0.0
+    rise = np.median(delay[last]) - np.median(delay[first])
+    usual = np.subtract(*np.percentile(delay[first], [75, 25]))
+    return float(rise / span) if span > 0 and abs(rise) > usual else 0.0

@@ -68,6 +68,11 @@ def test_a_steady_delay_does_not_grow_and_a_queue_does():
     assert openloop.growth(sent.due, (arrived - sent.due) / 1e9) == 0
 
 
+def test_who_polls_twice_a_second_does_not_fall_behind():
+    sent, arrived = evenly(100, 9.7, lambda at: (0.7 - at % 0.7) * SECOND)
+    assert openloop.growth(sent.due, (arrived - sent.due) / 1e9) == 0
+
+
 def latency_record(system, delay_ns, row="1000/s", number=1):
     sent, arrived = evenly(1000, 10, delay_ns)
     arrivals = np.zeros(len(arrived) + 1, dtype=np.int64)
