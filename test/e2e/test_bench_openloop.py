@@ -97,6 +97,12 @@ def test_a_rate_that_is_not_kept_up_with_has_no_latency():
     assert all("Debezium tuned" not in plot.series for plot in found.plots)
 
 
+def test_a_rate_that_is_not_committed_has_no_latency():
+    record = latency_record("outbox", 2_000_000)
+    record["figures"]["target_rate"] = 1200
+    assert latency.report([record]).tables[0].rows[0][1] == "does not keep up: the commits already fall behind"
+
+
 # -- over time ----------------------------------------------------------------------------------------------
 
 
