@@ -13,7 +13,7 @@ sys.path.insert(0, str(BENCH))
 from measure import books, messages, report  # noqa: E402
 from measure.books import Expected  # noqa: E402
 from measure.machine import Usage  # noqa: E402
-from measure.parts import drain, sustain  # noqa: E402
+from measure.parts import drain, emit, sustain, tax  # noqa: E402
 from measure.report import Report, Table  # noqa: E402
 from measure.results import Results  # noqa: E402
 from measure.servers import parse_pgbench  # noqa: E402
@@ -301,6 +301,60 @@ def test_the_search_finds_the_limit_from_either_side(limit, guess):
 
 def test_the_search_finds_nothing_where_nothing_holds():
     assert sustain.search(lambda _: False, 1000)[0] is None
+
+
+# -- emit, and what it takes from transactions --------------------------------------------------------------
+
+
+def pass_of(system, number, cpu, wal, ok=True):
+    figures = {"cpu_us": cpu, "wall_us": cpu, "wal_bytes": wal, "disk_bytes": 300.0}
+    figures |= {"first": {"wal_bytes": 2 * wal}, "wal": {"Heap/INSERT": [1.0, wal, 0.0]}}
+    name = "200 B, 100 a transaction"
+    return record(name, system, number, 0, ok, None if ok else "3 of 4 messages are stored", **figures)
+
+
+def test_a_message_costs_what_the_loop_does_not():
+    records = [
+        *(pass_of("empty", 1, 1.0, 40), pass_of("emit", 1, 3.0, 340), pass_of("insert", 1, 5.0, 440)),
+        *(pass_of("empty", 2, 2.0, 40), pass_of("emit", 2, 5.0, 340), pass_of("insert", 2, 5.0, 440)),
+    ]
+    assert emit.net(records, "200 B, 100 a transaction", "emit", "cpu_us") == {1: 2.0, 2: 3.0}
+    assert emit.net_ratios(records, "200 B, 100 a transaction", "insert", "cpu_us") == [0.5, 1.0]
+    targets, cpu, *_ = emit.report(records).tables
+    assert [row[2:] for row in targets.rows] == [
+        ["≤ 0.9", "0.75 (0.50–1.00)", "met"],
+        ["≤ 0.85", "0.75 (0.75–0.75)", "met"],
+    ]
+    assert cpu.rows[0][1:3] == ["2.50 (2.00–3.00)", "3.50 (3.00–4.00)"]
+
+
+def test_messages_that_are_not_stored_have_no_cost():
+    records = [pass_of("empty", 1, 1.0, 40), pass_of("emit", 1, 2.0, 40, ok=False), pass_of("insert", 1, 5.0, 440)]
+    targets, cpu, *_ = emit.report(records).tables
+    assert targets.rows == []
+    assert cpu.rows[0][1] == "no number"
+
+
+def test_a_transaction_of_the_tax_has_four_round_trips_whatever_stands_in_it():
+    for row in tax.ROWS:
+        for name in row.systems:
+            sql = tax.script(row, tax.BY_NAME[name], "t")
+            pipelines = sql.count("\\startpipeline")
+            inside = sum(part.split("\\endpipeline")[0].count(";\n") for part in sql.split("\\startpipeline")[1:])
+            assert sql.count(";\n") - inside + pipelines == row.statements, sql
+
+
+def test_the_tax_is_a_ratio_of_rates_round_by_round():
+    row = tax.ROWS[0].name
+    records = [
+        record(row, system, number, 0, tps=tps, latency_ms=1.0, backends_us=10.0, relay_us=2.0, broker_us=3.0, wal_bytes=1.0)
+        for number, rates in enumerate(({"select": 1000.0, "emit": 900.0}, {"select": 500.0, "emit": 400.0}), 1)
+        for system, tps in rates.items()
+    ]
+    targets, table = tax.report(records).tables
+    assert targets.rows == [[row, "emit, relay and Kafka on / SELECT 1", "≥ 0.85", "0.85 (0.80–0.90)", "met"]]
+    assert table.rows[1][2] == "0.85 (0.80–0.90)"
+    assert table.rows[1][5] == "5 (5–5)"
 
 
 # -- figures ------------------------------------------------------------------------------------------------

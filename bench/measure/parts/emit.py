@@ -19,6 +19,8 @@ import traceback
 import uuid
 from dataclasses import dataclass
 
+from psycopg.pq import ExecStatus
+
 from ..report import Plot, Report, Table, bar, cell, good, in_order, spread, values
 from ..waiting import Failed
 
@@ -27,8 +29,9 @@ TITLE = "emit: what a message costs the transaction"
 
 SIZES = (200, 1024)
 FILL = 100_000
-PASSES = 3  # that count, in each round
+PASSES = 5  # that count, in each round
 SOURCE = 20_000
+PIPELINE = 100  # statements that are on their way at once
 TOPIC = "bench"
 
 RANGE = "WHERE number BETWEEN $1 AND $2"
@@ -47,7 +50,7 @@ class Shape:
 
 
 SHAPES = (
-    Shape("1", 1, 1, 2_500),
+    Shape("1", 1, 1, 2_000),
     Shape("100", 100, 1, 200),
     Shape("100 statements", 100, 100, 40),
     Shape("20,000", 20_000, 1, 1),
@@ -112,7 +115,9 @@ SYSTEMS = (
     System("insert", "INSERT, one index", **insert("plain", "INDEX ON plain (position)")),
     System("insert-given", "INSERT, one index, ids given", **insert("given", "INDEX ON given (position)", given=True)),
     System("uuid", "INSERT, uuid key", **insert("keyed", "UNIQUE INDEX ON keyed (id)", filled=True)),
-    System("uuid-given", "INSERT, uuid key, ids given", **insert("keyed_given", "UNIQUE INDEX ON keyed_given (id)", True, True)),
+    System(
+        "uuid-given", "INSERT, uuid key, ids given", **insert("keyed_given", "UNIQUE INDEX ON keyed_given (id)", True, True)
+    ),
     # Its event has a number and a time of its own, so it is given no uuid: topic, payload and key.
     System(
         "pgq",
@@ -121,7 +126,8 @@ SYSTEMS = (
         create=("CREATE EXTENSION pgq", "SELECT pgq.create_queue('bench')"),
         empty="TRUNCATE pgq.event_1_0, pgq.event_1_1, pgq.event_1_2",
         one=f"SELECT pgq.insert_event('bench', '{TOPIC}', $2, $1, NULL, NULL, NULL)",
-        many=f"SELECT count(pgq.insert_event('bench', '{TOPIC}', {{payload}}, key, NULL, NULL, NULL)) FROM source_text {RANGE}",
+        many=f"SELECT count(pgq.insert_event('bench', '{TOPIC}', {{payload}}, key, NULL, NULL, NULL))"
+        f" FROM source_text {RANGE}",
         relations="SELECT format('pgq.event_1_%s', n)::regclass FROM generate_series(0, 2) n",
         stored="SELECT convert_to(ev_extra1, 'UTF8'), convert_to(ev_data, 'UTF8'), ev_id::text FROM pgq.event_1",
     ),
@@ -133,7 +139,7 @@ def run(bench, results, rounds, quick):
     bench.stop_kafka()  # nothing here goes anywhere
     postgres = bench.postgres(
         NAME,
-        shared_buffers="1GB",  # everything that a round writes fits
+        shared_buffers="1536MB",  # everything that a round writes fits
         checkpoint_timeout="1d",  # none but ours
         autovacuum="off",  # it writes WAL and flushes buffers when it pleases
         max_parallel_workers_per_gather=0,
@@ -145,7 +151,7 @@ def run(bench, results, rounds, quick):
     try:
         with postgres.connect() as connection:
             prepare_database(connection)
-        for number in range(rounds):
+        for number in range(1, rounds + 1):
             for size in SIZES[:1] if quick else SIZES:
                 if not all(done(results, number, size)):
                     one_round(bench, postgres, results, number, size)
@@ -206,22 +212,24 @@ def measure(sessions, size, shapes=SHAPES, fill=FILL):
         for _ in range(1 + PASSES):
             fill_sources(control, size)  # with other ids
             passes.append([one_pass(session, shape, messages) for session in sessions])
+        flush_wal(control)
         count = (1 + PASSES) * shape.messages * shape.transactions
         for session, (first, *others) in zip(sessions, zip(*passes, strict=True), strict=True):
             name = session.system.name
-            figures[shape, name] = middle(others) | {"first": first}
+            figures[shape, name] = middle(control, others) | {"first": {k: v for k, v in first.items() if k != "wal"}}
             complaints[name] = complaints[name] or complaint(session, count)
     return figures, complaints
 
 
-def middle(passes):
+def middle(control, passes):
     """The median of each figure; types of WAL records as the last pass had them."""
     names = [name for name in passes[0] if name != "wal"]
-    return {name: statistics.median(p[name] for p in passes) for name in names} | {"wal": passes[-1]["wal"]}
+    wal = wal_by_type(control, *passes[-1]["wal"], passes[-1]["messages"])
+    return {name: statistics.median(p[name] for p in passes) for name in names} | {"wal": wal}
 
 
 class Session:
-    """A connection used without anything between it and libpq: what the client does costs the backend cache and time."""
+    """A connection used with nothing between it and libpq: what the client does costs the backend cache and time."""
 
     def __init__(self, connection, system):
         self.connection = connection
@@ -248,13 +256,38 @@ class Session:
         self._check(self.libpq.prepare(name.encode(), sql.encode()))
 
     def call(self, name, *parameters):
-        self.call_bytes(name.encode(), [str(p).encode() for p in parameters])
+        self._check(self.libpq.exec_prepared(name.encode(), [str(p).encode() for p in parameters]))
 
-    def call_bytes(self, name, parameters):
-        self._check(self.libpq.exec_prepared(name, parameters))
+    def call_each(self, messages):
+        """A transaction for each. Many are on their way at once: the backend never sleeps, or that would be the cost."""
+        for low in range(0, len(messages), PIPELINE):
+            portion = messages[low : low + PIPELINE]
+            self.libpq.enter_pipeline_mode()
+            for message in portion:
+                self.libpq.send_query_prepared(b"one", message)
+                self.libpq.pipeline_sync()
+            for _ in portion:
+                self._results(1)
+            self.libpq.exit_pipeline_mode()
 
-    def run(self, sql):
-        self._check(self.libpq.exec_(sql))
+    def call_together(self, messages):
+        """A transaction with a statement for each."""
+        self.libpq.enter_pipeline_mode()
+        self.libpq.send_query_params(b"BEGIN", None)
+        for message in messages:
+            self.libpq.send_query_prepared(b"one", message)
+        self.libpq.send_query_params(b"COMMIT", None)
+        self.libpq.pipeline_sync()
+        self._results(len(messages) + 2)
+        self.libpq.exit_pipeline_mode()
+
+    def _results(self, count):
+        """Of so many statements, and of the end of the pipeline behind them."""
+        for _ in range(count):
+            self._check(self.libpq.get_result())
+            self.libpq.get_result()  # nothing: the statement's end
+        if self.libpq.get_result().status != ExecStatus.PIPELINE_SYNC:
+            raise Failed("the pipeline does not end where it should")
 
     def _check(self, result):
         if result.error_message:
@@ -293,20 +326,17 @@ def fill_source(connection, kind, size):
 def one_pass(session, shape, messages):
     """Each message of the source is stored once at most."""
     if session.system.given:
-        messages = [[*message, str(uuid.uuid4()).encode()] for message in messages[: shape.messages * shape.transactions]]
+        wanted = messages[: shape.messages * shape.transactions]
+        messages = [[*message, str(uuid.uuid4()).encode()] for message in wanted]
     bytes_before = disk_bytes(session)
     lsn = wal_position(session.connection)
     cpu, wall = session.cpu_seconds(), time.perf_counter()
-    for number in range(shape.transactions):
-        low = number * shape.messages
+    if shape.messages == 1:
+        session.call_each(messages[: shape.transactions])
+    for low in range(0, shape.messages * shape.transactions, shape.messages):
         if shape.statements > 1:
-            session.run(b"BEGIN")
-            for message in messages[low : low + shape.messages]:
-                session.call_bytes(b"one", message)
-            session.run(b"COMMIT")
-        elif shape.messages == 1:
-            session.call_bytes(b"one", messages[low])
-        else:
+            session.call_together(messages[low : low + shape.messages])
+        elif shape.messages > 1:
             session.call("many", low + 1, low + shape.messages)
     cpu, wall = session.cpu_seconds() - cpu, time.perf_counter() - wall
     count = shape.messages * shape.transactions
@@ -317,20 +347,23 @@ def one_pass(session, shape, messages):
         "wall_us": wall / count * 1e6,
         "wal_bytes": wal_distance(session.connection, lsn, end) / count,
         "disk_bytes": (disk_bytes(session) - bytes_before) / count,
-        "wal": wal_by_type(session.connection, lsn, end, count),
+        "wal": (lsn, end),
     }
 
 
 def wal_position(connection):
-    # Nothing that a commit has left to others may be missing from what is read afterwards.
-    connection.execute("SET synchronous_commit = on")
-    connection.execute("SELECT pg_logical_emit_message(true, 'bench', '')")
-    connection.execute("SET synchronous_commit = off")
-    return connection.execute("SELECT pg_current_wal_flush_lsn()").fetchone()[0]
+    return connection.execute("SELECT pg_current_wal_insert_lsn()").fetchone()[0]
 
 
 def wal_distance(connection, begin, end):
     return int(connection.execute("SELECT %s::pg_lsn - %s::pg_lsn", (end, begin)).fetchone()[0])
+
+
+def flush_wal(connection):
+    """What is not on disk cannot be looked at."""
+    connection.execute("SET synchronous_commit = on")
+    connection.execute("SELECT pg_logical_emit_message(true, 'bench', '')")
+    connection.execute("SET synchronous_commit = off")
 
 
 def wal_by_type(connection, begin, end, count):
@@ -418,7 +451,7 @@ def report(records):
             net_plot("emit-wal", "WAL a message", "bytes", records, rows, "wal_bytes"),
         ],
         notes=[
-            "100 and 20,000: one statement, from a table of messages. 100 statements: a round trip for each message. "
+            "100 and 20,000: one statement, from a table of messages. 100 statements: one for each message. Statements of one message come without a pause between them. "
             "Ids given: by the application; otherwise the server makes them, as emit() does. The loop: the same statement with a SELECT of the same key and payload, in a transaction with an id. "
             "synchronous_commit is off, the relay is off. pgq's events carry no uuid."
         ],

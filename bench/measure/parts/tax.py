@@ -8,9 +8,9 @@ measured they are stopped (SIGSTOP), which leaves them warm: nothing else runs b
 A second kind of rows has transactions of one statement, which is X alone.
 
 Each measurement begins with new tables, a CHECKPOINT and a second of the same load that does not count; that takes care
-of full-page images, too. What has been stored is delivered before the next one begins. A message carries a number that a
-sequence gives while its account is locked, so the numbers of a key rise in the order of commits, and all of them have to
-arrive: what was sent to Kafka is read and judged, what stays in a table or goes to a listener is counted.
+of full-page images, too. What has been stored is delivered before the next one begins. A message carries a number that
+a sequence gives while its account is locked, so the numbers of a key rise in the order of commits, and all of them have
+to arrive: what was sent to Kafka is read and judged, what stays in a table or goes to a listener is counted.
 """
 
 import contextlib
@@ -132,7 +132,7 @@ def run(bench, results, rounds, quick):
     with contextlib.ExitStack() as stack:
         place = Place(bench, stack, 2 if quick else SECONDS)
         place.warm_up()
-        for number in range(rounds):
+        for number in range(1, rounds + 1):
             for row in rows:
                 for name in row.systems:
                     system = BY_NAME[name]
@@ -186,9 +186,9 @@ class Place:
 
     def relay(self, on):
         self.ours.execute(f"ALTER SYSTEM SET outbox.enabled = {'on' if on else 'off'}", "SELECT pg_reload_conf()")
-        states = ("running",) if on else ("disabled",)
+        state = "running" if on else "disabled"
         with self.ours.connect() as db:
-            wait_for(lambda: db.execute("SELECT state FROM outbox.status").fetchone()[0] in states, f"a relay {states[0]}")
+            wait_for(lambda: db.execute("SELECT state FROM outbox.status").fetchone()[0] == state, f"a relay {state}")
 
     # -- one measurement --------------------------------------------------------------------------------------
 
@@ -315,7 +315,7 @@ def begin_anew(postgres, row):
 # -- what is reported -----------------------------------------------------------------------------------------
 
 OTHERS = ("relay", "sink", "walsender", "broker", "jvm")
-# Row, system, beside which, at least. The second of these is what the rival has while it keeps up.
+# Row, system, beside which, at least.
 TARGETS = (
     (ROWS[0], "emit", "select", 0.85),
     (ROWS[0], "emit", "debezium", 2.0),
@@ -366,13 +366,15 @@ def table(records, row):
         ]
         for name in here
     ]
-    columns = ["", "transactions/s", f"of {BY_NAME[base].title}", "ms", "CPU us, backends", "CPU us, beside", "WAL bytes"]
+    share = f"of {BY_NAME[base].title}"
+    columns = ["", "transactions/s", share, "ms", "CPU us, backends", "CPU us, beside", "WAL bytes"]
     return Table(row, columns, lines)
 
 
 def plot(records, rows):
+    rows = [row for row in rows if good(records, row, "select")]
     series = {
-        BY_NAME[name].title: {row: bar(ratios(records, row, name, "select", "tps")) for row in rows if good(records, row, "select")}
+        BY_NAME[name].title: {row: bar(ratios(records, row, name, "select", "tps")) for row in rows}
         for name in BY_NAME
         if name != "select"
     }
