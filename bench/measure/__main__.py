@@ -37,6 +37,7 @@ def main():
     )
     parser.add_argument("--resume", action="store_true", help="go on with what an earlier run has begun")
     parser.add_argument("--report", action="store_true", help="measure nothing: tables and plots from what is there")
+    parser.add_argument("--accept", action="store_true", help="what is measured becomes what later runs are compared with (instructions)")
     parser.add_argument("--out", type=Path, required=True, help="where records, tables and plots go")
     arguments = parser.parse_args()
     names = arguments.parts or [name for name in there if not arguments.quick or name in QUICK]
@@ -49,7 +50,7 @@ def main():
     os.umask(0o022)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     results = Results(arguments.out, machine.describe(), arguments.resume or arguments.report)
-    failed = 0
+    failed, complaints = 0, []
     bench = None if arguments.report else Bench(os.environ["BENCH_FOLDER"])
     try:
         for name in names:
@@ -59,14 +60,20 @@ def main():
                 results.begin(name)
                 part.run(bench, results, rounds, arguments.quick)
                 bench.log(f"{name}: {(time.monotonic() - began) / 60:.1f} minutes")
+            if arguments.accept and hasattr(part, "accept"):
+                part.accept(results.load(name))
             write_report(part, name, results)
+            if hasattr(part, "complaints"):
+                complaints += part.complaints(results.load(name))
             failed += sum(not one["ok"] for one in results.load(name))
     finally:
         if bench:
             bench.close()
     if failed:
         print(f"{failed} measurements have no number", file=sys.stderr)
-    sys.exit(1 if failed else 0)
+    for complaint in complaints:
+        print(complaint, file=sys.stderr)
+    sys.exit(1 if failed or complaints else 0)
 
 
 main()

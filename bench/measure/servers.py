@@ -31,9 +31,18 @@ SETTINGS = {
 }
 
 
-def bin_folder():
+def _pg_config(flag):
     config = os.environ.get("PG_CONFIG") or "/usr/lib/postgresql/15/bin/pg_config"
-    return Path(subprocess.run([config, "--bindir"], capture_output=True, text=True, check=True).stdout.strip())
+    return Path(subprocess.run([config, flag], capture_output=True, text=True, check=True).stdout.strip())
+
+
+def bin_folder():
+    return _pg_config("--bindir")
+
+
+def library_folder():
+    """Where outbox.so and the sink programs are."""
+    return _pg_config("--pkglibdir")
 
 
 def free_port():
