@@ -11,14 +11,12 @@ class EventWait {
     void watch(int socket);
 
     // Sleeps until the latch is set, the socket can be read (`writable`: or written), or the time
-    // (-1: none) is over. For the first `deaf_ms` only the latch is listened to. Returns whether
-    // it was set: something was committed, or somebody wants something. The end of the postmaster
-    // ends the process.
-    bool wait(long timeout_ms, bool writable, long deaf_ms = 0);
+    // (-1: none) is over. Returns whether the latch was set: something was committed, or somebody
+    // wants something. The end of the postmaster ends the process.
+    bool wait(long timeout_ms, bool writable);
 
   private:
     WaitEventSet* set_ = nullptr;
-    WaitEventSet* deaf_ = nullptr;  // without the socket
     int socket_ = -1;
     bool writable_ = false;
 };

@@ -18,9 +18,6 @@ namespace {
 constexpr int kSaveIntervalMs = 50;
 // Passes are at least this far apart, unless there is more to send: under load they find batches.
 constexpr int kPaceUs = 1000;
-// Where commits follow one another this closely, the sink's answers are heard when the next one
-// comes, and this much later at most: a wake-up less for each pass.
-constexpr long kPatienceMs = 2;
 // Frames beyond this wait for the sink to read before more are made.
 constexpr size_t kMostUnwritten = 1 << 20;
 // How long a sink may finish where a command waits for the database; otherwise
@@ -94,15 +91,11 @@ long until(TimestampTz moment) {
     return Max(0L, TimestampDifferenceMilliseconds(timer_now(), moment));
 }
 
-int64 microseconds_since(const instr_time& moment) {
+void keep_distance(const instr_time& last_pass) {
     instr_time now;
     INSTR_TIME_SET_CURRENT(now);
-    INSTR_TIME_SUBTRACT(now, moment);
-    return static_cast<int64>(INSTR_TIME_GET_MICROSEC(now));
-}
-
-void keep_distance(const instr_time& last_pass) {
-    int64 passed = microseconds_since(last_pass);
+    INSTR_TIME_SUBTRACT(now, last_pass);
+    int64 passed = static_cast<int64>(INSTR_TIME_GET_MICROSEC(now));
     if (passed < kPaceUs) pg_usleep(kPaceUs - passed);
 }
 
@@ -155,7 +148,6 @@ class Loop {
     bool awaited() const { return pg_atomic_read_u32(&relay_->slot->waiters) > 0; }
 
     void begin_pass() {
-        steady_ = microseconds_since(last_pass_) < kPatienceMs * 1000;
         keep_distance(last_pass_);
         INSTR_TIME_SET_CURRENT(last_pass_);
     }
@@ -171,7 +163,7 @@ class Loop {
                 return;
             }
         }
-        if (wait_for_events(relay_, timeout_ms, patient() ? kPatienceMs : 0)) log_due_ = true;
+        if (wait_for_events(relay_, timeout_ms)) log_due_ = true;
         if (listening) stop_listening(slot);
     }
 
@@ -189,14 +181,6 @@ class Loop {
         slot->sink_pid = relay_->sink.pid();
         slot->healthy_since = 0;
         SpinLockRelease(&slot->mutex);
-    }
-
-    // Nothing depends on the answers to what is in flight being heard at once.
-    bool patient() const {
-        const Relay& relay = *relay_;
-        return steady_ && relay.in_flight.count() > 0 &&
-               relay.in_flight.count() < settings.max_in_flight_messages / 2 &&
-               relay.progress.deferred == 0 && !awaited();
     }
 
     void turn(Deadlines* deadlines) {
@@ -347,7 +331,6 @@ class Loop {
     TimestampTz gaps_due_ = DT_NOEND;
     Look look_ = Look::Done;
     instr_time last_pass_ = {};
-    bool steady_ = false;  // commits follow one another closely
     TimestampTz maintain_due_ = 0;
     int64 maintained_watermark_ = 0;
 };

@@ -78,9 +78,8 @@ void drop_sink(Relay* relay) {
     ereport(LOG, (errmsg("outbox: %s", text)));
 }
 
-bool wait_for_events(Relay* relay, long timeout_ms, long deaf_ms) {
-    bool writable = relay->sink.running() && relay->sink.unwritten() > 0;
-    return relay->events.wait(timeout_ms, writable, writable ? 0 : deaf_ms);
+bool wait_for_events(Relay* relay, long timeout_ms) {
+    return relay->events.wait(timeout_ms, relay->sink.running() && relay->sink.unwritten() > 0);
 }
 
 void drain_sink(Relay* relay, int most_ms) {

@@ -22,6 +22,6 @@ void drop_sink(Relay* relay);
 void drain_sink(Relay* relay, int most_ms);
 
 // Sleeps, as EventWait::wait.
-bool wait_for_events(Relay* relay, long timeout_ms, long deaf_ms = 0);
+bool wait_for_events(Relay* relay, long timeout_ms);
 
 }  // namespace outbox

@@ -25,7 +25,7 @@ OwnedMessage message(uint64_t number) {
     return OwnedMessage(Decoded({}, number).view());
 }
 
-std::vector<uint64_t> numbers(const std::deque<OwnedMessage>& messages) {
+std::vector<uint64_t> numbers(const std::vector<OwnedMessage>& messages) {
     std::vector<uint64_t> numbers;
     for (const OwnedMessage& one : messages)
         numbers.push_back(one.view().head.number);

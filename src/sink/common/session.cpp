@@ -19,10 +19,6 @@ using protocol::FrameType;
 
 namespace {
 
-// Where messages follow one another closely, answers are heard when the next ones come, and this
-// much later at most: a wake-up less for this program, and for the relay.
-constexpr auto kPatience = std::chrono::milliseconds(2);
-
 constexpr std::string_view kClosedText = "returned: an earlier message of the topic failed";
 
 int milliseconds_until(std::optional<Clock::time_point> when) {
@@ -56,13 +52,6 @@ bool Session::finished() const {
 // successor may be sending the same messages through another sink by now.
 bool Session::wait() {
     bool running = state_ != State::AwaitingSettings;
-    if (patient()) {
-        pollfd relay{socket_, POLLIN, 0};
-        if (::poll(&relay, 1, kPatience.count()) > 0) {
-            readable_ = (relay.revents & POLLIN) != 0;
-            return (relay.revents & (POLLHUP | POLLERR | POLLNVAL)) == 0;
-        }
-    }
     pollfd fds[2] = {
         {socket_, static_cast<short>((busy_ ? 0 : POLLIN) | (writer_.empty() ? 0 : POLLOUT)), 0},
         {running ? sink_->wait_fd() : -1, POLLIN, 0},
@@ -73,19 +62,9 @@ bool Session::wait() {
     return (fds[0].revents & (POLLHUP | POLLERR | POLLNVAL)) == 0;
 }
 
-bool Session::patient() const {
-    return steady_ && state_ == State::Running && !busy_ && writer_.empty() && !sink_->idle() &&
-           sink_->calm();
-}
-
 // One read, and every frame it completed. False when the relay is gone.
 bool Session::read_frames() {
-    if (readable_) {
-        if (reader_.fill(socket_) == FrameReader::Fill::Closed) return false;
-        const auto now = Clock::now();
-        steady_ = now - read_at_ < kPatience;
-        read_at_ = now;
-    }
+    if (readable_ && reader_.fill(socket_) == FrameReader::Fill::Closed) return false;
     while (auto frame = reader_.front()) {
         busy_ = !handle(*frame);
         if (busy_) break;

@@ -44,7 +44,6 @@ class Session final : private Reports {
     bool handle(const Frame& frame);
     bool handle_message(const Frame& frame);
     bool finished() const;
-    bool patient() const;
 
     int socket_;
     std::string name_;
@@ -56,8 +55,6 @@ class Session final : private Reports {
     uint64_t next_number_ = 1;
     bool busy_ = false;      // the sink did not take the first frame in reader_
     bool readable_ = false;  // as wait() saw it; never while busy_
-    Clock::time_point read_at_{};
-    bool steady_ = false;  // messages follow one another closely
     std::unique_ptr<Sink> sink_;
 };
 

@@ -32,9 +32,6 @@ class Sink {
     // Nothing that was taken is unanswered.
     virtual bool idle() const = 0;
 
-    // Answers may be heard a little later: nothing depends on them now.
-    virtual bool calm() const { return false; }
-
     // Does what can be done now, without waiting.
     virtual void poll() = 0;
     // poll() is wanted when this descriptor is readable (-1: none), and at this time at the latest.

@@ -137,10 +137,6 @@ bool KafkaSink::idle() const {
     return (!stream_ || stream_->outstanding() == 0) && (!alone_ || alone_->outstanding() == 0);
 }
 
-bool KafkaSink::calm() const {
-    return state_ == Stream::Running && !alone_ && !in_trouble_ && stream_->calm();
-}
-
 void KafkaSink::poll() {
     eventfd_t wakes;
     eventfd_read(wake_.get(), &wakes);

@@ -32,7 +32,6 @@ class KafkaSink final : public sink::Sink {
     Submit submit(const protocol::MessageView& message) override;
     void drain() override {}
     bool idle() const override;
-    bool calm() const override;
     void poll() override;
     int wait_fd() const override { return wake_.get(); }
     std::optional<sink::Clock::time_point> wake_at() const override;

@@ -7,6 +7,7 @@
 #include <iterator>
 #include <memory>
 #include <utility>
+#include <vector>
 
 #include "protocol/frames.hpp"
 
@@ -36,13 +37,9 @@ class OwnedMessage {
 };
 
 // Puts `more` among those in `waiting`, by number: the relay numbers messages in their order.
-inline void merge_in_order(std::deque<OwnedMessage>& waiting, std::deque<OwnedMessage> more) {
-    if (waiting.empty()) {
-        waiting = std::move(more);
-    } else {
-        waiting.insert(waiting.begin(), std::make_move_iterator(more.begin()),
-                       std::make_move_iterator(more.end()));
-    }
+inline void merge_in_order(std::deque<OwnedMessage>& waiting, std::vector<OwnedMessage> more) {
+    waiting.insert(waiting.begin(), std::make_move_iterator(more.begin()),
+                   std::make_move_iterator(more.end()));
     auto earlier = [](const OwnedMessage& a, const OwnedMessage& b) {
         return a.view().head.number < b.view().head.number;
     };

@@ -8,7 +8,7 @@ namespace outbox::kafka {
 
 namespace {
 
-void append(std::deque<OwnedMessage>& to, std::deque<OwnedMessage>& from) {
+void append(std::vector<OwnedMessage>& to, std::vector<OwnedMessage>& from) {
     if (to.empty()) {
         to.swap(from);
         return;
@@ -69,7 +69,7 @@ void PartitionGate::wait(int32_t slot, OwnedMessage message) {
     at(slot).waiting.push_back(std::move(message));
 }
 
-std::deque<OwnedMessage> PartitionGate::resize(int32_t count) {
+std::vector<OwnedMessage> PartitionGate::resize(int32_t count) {
     auto homeless = take_waiting();
     if (count < size()) {
         // The topic was deleted and made anew, smaller.
@@ -82,9 +82,9 @@ std::deque<OwnedMessage> PartitionGate::resize(int32_t count) {
     return homeless;
 }
 
-std::deque<OwnedMessage> PartitionGate::delivered(uint64_t number, int32_t partition,
-                                                  Clock::time_point now) {
-    std::deque<OwnedMessage> released;
+std::vector<OwnedMessage> PartitionGate::delivered(uint64_t number, int32_t partition,
+                                                   Clock::time_point now) {
+    std::vector<OwnedMessage> released;
     if (partition >= size() && !count_known_) slots_.resize(slot_index(partition) + 1);
     // Not one that has gone since.
     if (partition < size()) {
@@ -109,7 +109,7 @@ void PartitionGate::failed(uint64_t number) {
     end_probes(number, nullptr);
 }
 
-void PartitionGate::end_probes(uint64_t number, std::deque<OwnedMessage>* released) {
+void PartitionGate::end_probes(uint64_t number, std::vector<OwnedMessage>* released) {
     for (const Probe& probe : probes_) {
         if (probe.number != number) continue;
         Slot& slot = at(probe.slot);
@@ -124,8 +124,8 @@ void PartitionGate::end_probes(uint64_t number, std::deque<OwnedMessage>* releas
     }
 }
 
-std::deque<OwnedMessage> PartitionGate::take_waiting() {
-    std::deque<OwnedMessage> all;
+std::vector<OwnedMessage> PartitionGate::take_waiting() {
+    std::vector<OwnedMessage> all;
     append(all, whole_topic_.waiting);
     for (Slot& slot : slots_)
         append(all, slot.waiting);

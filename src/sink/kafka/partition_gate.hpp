@@ -51,14 +51,14 @@ class PartitionGate {
 
     // The topic has this many partitions, and keys lead to other ones from now on: what waits comes
     // back, in no particular order.
-    std::deque<OwnedMessage> resize(int32_t count);
+    std::vector<OwnedMessage> resize(int32_t count);
 
     // An acknowledgement from `partition`. What may go now comes back, in no particular order.
-    std::deque<OwnedMessage> delivered(uint64_t number, int32_t partition, Clock::time_point now);
+    std::vector<OwnedMessage> delivered(uint64_t number, int32_t partition, Clock::time_point now);
     // A failure: every partition starts anew. What waits has to be taken away with it.
     void failed(uint64_t number);
     // Everything that waits, in no particular order.
-    std::deque<OwnedMessage> take_waiting();
+    std::vector<OwnedMessage> take_waiting();
 
     void forget_idle(Clock::time_point now);
 
@@ -71,7 +71,7 @@ class PartitionGate {
     struct Slot {
         State state = State::Fresh;
         Clock::time_point last_delivery{};
-        std::deque<OwnedMessage> waiting;
+        std::vector<OwnedMessage> waiting;
     };
 
     Slot& at(int32_t slot) { return slot == kWholeTopic ? whole_topic_ : slots_[slot_index(slot)]; }
@@ -92,7 +92,7 @@ class PartitionGate {
         uint64_t number;
         int32_t slot;
     };
-    void end_probes(uint64_t number, std::deque<OwnedMessage>* released);
+    void end_probes(uint64_t number, std::vector<OwnedMessage>* released);
 
     Slot whole_topic_;
     std::deque<Slot> slots_;

@@ -241,7 +241,7 @@ void Producer::learn_partition_count(Topic& topic, const MessageView& message) {
                          message.head.number);
 }
 
-void Producer::wait_in_backlog(Topic& topic, std::deque<OwnedMessage> messages) {
+void Producer::wait_in_backlog(Topic& topic, std::vector<OwnedMessage> messages) {
     backlogs_ = true;
     merge_in_order(topic.backlog, std::move(messages));
 }

@@ -55,8 +55,6 @@ class Producer {
     // Messages without an answer, and those of them that librdkafka holds.
     size_t outstanding() const { return in_client_ + waiting_; }
     size_t in_client() const { return in_client_; }
-    // Little is under way, and nothing waits for it to be answered.
-    bool calm() const { return waiting_ == 0 && in_client_ < kLittle; }
 
     // Set once librdkafka has declared the producer broken, or has claimed what it cannot know.
     bool broken() const { return broken_; }
@@ -76,8 +74,6 @@ class Producer {
     Client release();
 
   private:
-    static constexpr size_t kLittle = 1000;
-
     enum class Produced { Taken, Full, TopicRefused, Answered };
 
     Topic& topic(std::string_view name);
@@ -86,7 +82,7 @@ class Producer {
     Produced produce(Topic& topic, const protocol::MessageView& message, int32_t partition);
     Produced refused(Topic& topic, const protocol::MessageView& message, rd_kafka_resp_err_t error);
     void learn_partition_count(Topic& topic, const protocol::MessageView& message);
-    void wait_in_backlog(Topic& topic, std::deque<OwnedMessage> messages);
+    void wait_in_backlog(Topic& topic, std::vector<OwnedMessage> messages);
     void resume(Topic& topic);
     void return_waiting(Topic& topic);
     void ask_for_metadata(Topic* topic);
