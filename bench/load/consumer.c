@@ -15,12 +15,11 @@
  *
  * consumer --forged NAME=VALUE ... judges lines of standard input instead: partition, key, value
  * and name=value headers, separated by tabs. For tests of the judge. */
-#include <errno.h>
+#include "client.h"
+
 #include <fcntl.h>
 #include <inttypes.h>
-#include <librdkafka/rdkafka.h>
 #include <poll.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "judge.h"
@@ -40,17 +39,6 @@ static struct {
     int64_t first_appended, last_appended; /* the messages' timestamps, milliseconds */
     int64_t value_bytes;
 } seen;
-
-static int64_t now_ns(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_REALTIME, &t);
-    return t.tv_sec * 1000000000LL + t.tv_nsec;
-}
-
-static void fail(const char* what, const char* why) {
-    fprintf(stderr, "consumer: %s: %s\n", what, why);
-    exit(1);
-}
 
 static void read_option(Judge* judge, const char* argument) {
     const char* value = strchr(argument, '=');
@@ -182,12 +170,6 @@ static void take(Judge* judge, rd_kafka_message_t* message, int64_t now) {
         seen.value_bytes += (int64_t)message->len;
     }
     rd_kafka_message_destroy(message);
-}
-
-static void set(rd_kafka_conf_t* conf, const char* name, const char* value) {
-    char error[256];
-    if (rd_kafka_conf_set(conf, name, value, error, sizeof(error)) != RD_KAFKA_CONF_OK)
-        fail(name, error);
 }
 
 static rd_kafka_t* connect_to(const char* bootstrap) {

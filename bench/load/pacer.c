@@ -5,13 +5,9 @@
  * `id`, acks=all, idempotent, no linger. Writes for each number from 0 on when it was due, handed
  * over and acknowledged (int64 each, nanoseconds since 1970, 0: never), and prints how many there
  * are. */
-#include <errno.h>
-#include <librdkafka/rdkafka.h>
+#include "client.h"
+
 #include <math.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <time.h>
 
 #include "messages.h"
 
@@ -21,17 +17,6 @@ typedef struct {
 
 static Times* times;
 static long acknowledged, failed;
-
-static int64_t now_ns(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_REALTIME, &t);
-    return t.tv_sec * 1000000000LL + t.tv_nsec;
-}
-
-static void fail(const char* what, const char* why) {
-    fprintf(stderr, "pacer: %s: %s\n", what, why);
-    exit(1);
-}
 
 static void on_report(rd_kafka_t* client, const rd_kafka_message_t* message, void* opaque) {
     (void)client;
@@ -43,19 +28,9 @@ static void on_report(rd_kafka_t* client, const rd_kafka_message_t* message, voi
     times[(intptr_t)message->_private].acknowledged = message->err ? 0 : now_ns();
 }
 
-static void set(rd_kafka_conf_t* conf, const char* name, const char* value) {
-    char error[256];
-    if (rd_kafka_conf_set(conf, name, value, error, sizeof(error)) != RD_KAFKA_CONF_OK)
-        fail(name, error);
-}
-
 static rd_kafka_t* connect_to(const char* bootstrap) {
     char error[256];
-    rd_kafka_conf_t* conf = rd_kafka_conf_new();
-    set(conf, "bootstrap.servers", bootstrap);
-    set(conf, "acks", "all");
-    set(conf, "enable.idempotence", "true");
-    set(conf, "partitioner", "murmur2_random");
+    rd_kafka_conf_t* conf = producer_conf(bootstrap);
     set(conf, "linger.ms", "0");
     set(conf, "socket.nagle.disable", "true");
     rd_kafka_conf_set_dr_msg_cb(conf, on_report);

@@ -5,11 +5,7 @@
  * messages.h, with HEADERS (0 or 4) of the user's; acks=all, idempotent; NAME=VALUE are properties
  * of the client (compression.type=lz4). Prints the seconds from the first message to the last
  * acknowledgement, and when (nanoseconds since 1970) the first was given. */
-#include <librdkafka/rdkafka.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <time.h>
-
+#include "client.h"
 #include "messages.h"
 
 static long delivered, failed;
@@ -29,20 +25,9 @@ static double now(clockid_t clock) {
     return t.tv_sec + t.tv_nsec / 1e9;
 }
 
-static void set(rd_kafka_conf_t* conf, const char* name, const char* value) {
-    char error[256];
-    if (rd_kafka_conf_set(conf, name, value, error, sizeof(error)) == RD_KAFKA_CONF_OK) return;
-    fprintf(stderr, "%s\n", error);
-    exit(1);
-}
-
 static rd_kafka_t* connect_to(const char* bootstrap, char** properties, int count) {
     char error[256];
-    rd_kafka_conf_t* conf = rd_kafka_conf_new();
-    set(conf, "bootstrap.servers", bootstrap);
-    set(conf, "acks", "all");
-    set(conf, "enable.idempotence", "true");
-    set(conf, "partitioner", "murmur2_random");
+    rd_kafka_conf_t* conf = producer_conf(bootstrap);
     set(conf, "linger.ms", "5");
     set(conf, "queue.buffering.max.messages", "1000000");
     for (int i = 0; i < count; ++i) {
