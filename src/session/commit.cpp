@@ -16,8 +16,8 @@ namespace {
 // What this transaction owes at its end. Cleared at every end, whatever happened.
 struct Pending {
     bool written;   // rows are in the segment: too late to emit
-    bool messages;  // or some of them are
-    bool wake;      // the relay has something to look at, besides
+    bool messages;  // the relay has positions to look at: taken, and perhaps committed
+    bool wake;      // the relay has something else to look at, whatever it does now
     bool parked;    // and that is among the parked messages
     bool request;   // the launcher has
     Oid request_database;

@@ -119,11 +119,6 @@ Oid acting_role(const Schema& schema) {
     return role;
 }
 
-Oid find_segment(int segment) {
-    Oid name_space = get_namespace_oid(kSchemaName, true);
-    return OidIsValid(name_space) ? relation_in(name_space, "segment_%d", segment + 1) : InvalidOid;
-}
-
 Oid find_sequence() {
     Oid name_space = get_namespace_oid(kSchemaName, true);
     return OidIsValid(name_space) ? relation_in(name_space, "message_position", 0) : InvalidOid;

@@ -57,9 +57,7 @@ Entry enter_schema(Schema* schema);
 Oid acting_role(const Schema& schema);
 Oid owner_of(Oid relation);
 
-// The segment with this number (0 to kSegments - 1), and the sequence of positions; InvalidOid if
-// absent.
-Oid find_segment(int segment);
+// The sequence of positions; InvalidOid if absent.
 Oid find_sequence();
 
 // The table of the topics that roles were granted, its index (InvalidOid if that is gone), and the

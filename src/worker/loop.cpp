@@ -253,8 +253,8 @@ class Loop {
             return true;
         }
         log_due_ = false;
-        begin_look_at_commits(relay_->slot);
         if (look_ != Look::More) begin_pass();
+        begin_look_at_commits(relay_->slot);
         look_ = ready ? run_pass(relay_) : look_only(relay_);
         gaps_due_ = DT_NOEND;
         switch (look_) {
