@@ -322,15 +322,21 @@ def test_quota(guarded_kafka, behind_proxy, make_topic):
     """A broker that throttles us is not one that is away; and when it no longer does, nothing lags behind."""
     database = behind_proxy()
     topic = make_topic(guarded_kafka, partitions=3)
+    other = make_topic(guarded_kafka, partitions=1, name="other")
+    client_id = f"outbox/{database.name}"
     database.sql(SCHEMA)
     guarded_kafka.limit(20000)
     try:
-        emit_many(database, topic, 8, 1, 3000)
-        wait_for(lambda: 0 < database.status()["delivered"] < 3000, "some deliveries")
+        # The broker takes a batch as it comes, however large, and lets the client wait for its answer to the next.
+        emit_many(database, topic, 8, 1, 6000)
+        wait_for(lambda: guarded_kafka.throttles(client_id, other), "a broker that throttles")
+        emit_many(database, topic, 8, 6001, 7000)
+        wait_for(lambda: guarded_kafka.throttles(client_id, other), "a broker that still throttles")
         assert database.status()["state"] == "running"
         assert database.status()["last_error"] is None
     finally:
         guarded_kafka.limit(None)
-    emit_many(database, topic, 8, 3001, 4000)
+    database.drain(60)
+    emit_many(database, topic, 8, 7001, 8000)
     database.drain(60)
     check(ledger(database), guarded_kafka.read(topic))

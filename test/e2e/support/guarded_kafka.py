@@ -3,6 +3,7 @@
 import socket
 import struct
 
+from confluent_kafka import Producer
 from confluent_kafka.admin import (
     AclBinding,
     AclBindingFilter,
@@ -186,6 +187,19 @@ class GuardedKafka(RealKafka):
     def limit(self, bytes_per_second):
         """How much each client may produce, by the broker's quota; None: as much as it likes."""
         run([ROOT / "scripts/kafka", "quota", "--dir", self.directory, bytes_per_second or "none"])
+
+    def throttles(self, client_id, topic):
+        """Whether whoever calls himself so is over the quota: a message of ours under his name is told."""
+        held_back = []
+        producer = Producer({
+            "bootstrap.servers": self.bootstrap,
+            "client.id": client_id,
+            "throttle_cb": lambda event: held_back.append(event.throttle_time),
+        })  # fmt: skip
+        producer.produce(topic, b"")
+        producer.flush(30)
+        producer.poll(0)
+        return any(held_back)
 
 
 def client_properties(path, **settings):
