@@ -17,6 +17,7 @@ from measure.parts import drain, emit, sustain, tax  # noqa: E402
 from measure.report import Report, Table  # noqa: E402
 from measure.results import Results  # noqa: E402
 from measure.servers import parse_pgbench  # noqa: E402
+from support.waiting import wait_for  # noqa: E402
 
 COUNT, SIZE, KEYS = 60, 40, 10
 ID = "id=01a1fd2f-d6ea-7b12-a59f-9a1861c346b7"
@@ -373,10 +374,11 @@ def test_pgbench_is_understood():
 
 def test_the_cpu_of_a_process_that_has_ended_is_counted():
     # The kernel counts whole ticks of a hundredth of a second, of the program's own and of its calls apart.
-    burn = "import time\nend = time.process_time() + 0.45\nwhile time.process_time() < end: pass\ntime.sleep(0.3)"
+    burn = "import sys, time\nwhile time.process_time() < 0.45: pass\nsys.stdin.read()"
     running = []
     with Usage(burner=lambda: [process.pid for process in running]) as usage:
-        running.append(subprocess.Popen([sys.executable, "-c", burn]))
-        running[0].wait(60)
+        running.append(subprocess.Popen([sys.executable, "-c", burn], stdin=subprocess.PIPE))
+        wait_for(lambda: sum(usage._last["burner"].values()) >= 0.4, "a look at what it has used")
+        running[0].communicate(timeout=60)
     assert usage.cpu["burner"] >= 0.4
     assert usage.peak["burner"] > 1 << 20
