@@ -4,6 +4,7 @@ import itertools
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -337,6 +338,18 @@ class Kafka:
     @property
     def pid(self):
         return int((self.folder / "pid").read_text())
+
+    def kill(self):
+        """As a crash would."""
+        pid, self._admin = self.pid, None
+        os.kill(pid, signal.SIGKILL)
+        wait_for(lambda: not alive(pid), "the broker's end")
+
+    def suspend(self):
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def go_on(self):
+        os.kill(self.pid, signal.SIGCONT)
 
     def stop(self, keep=False):
         self._admin = None

@@ -12,7 +12,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "bench"))
 
 from measure import openloop, timeline  # noqa: E402
 from measure.openloop import CLIENTS, Sent  # noqa: E402
-from measure.parts import horizon, latency, outage  # noqa: E402
+from measure.parts import horizon, latency, outage, recovery  # noqa: E402
+from measure.waiting import Failed  # noqa: E402
 
 SECOND = 1_000_000_000
 
@@ -148,3 +149,38 @@ def test_an_outage_that_is_not_made_good_under_load_says_so():
     rows = {row[0]: row[1] for row in outage.report([record]).tables[0].rows}
     assert rows["lost"] == "0"
     assert rows["no lag any more, s after that"].endswith("after the load had ended")
+
+
+def test_a_sink_is_back_when_something_begun_after_its_end_arrives():
+    """Killed at 5 and at 20: what was due before the kill may arrive after it, and does not count."""
+    sent, arrived = evenly(100, 40, lambda at: 300_000_000 if 4.9 < at < 5.5 else 1_000_000)
+    kills = [6 * SECOND - 1_000_000, 21 * SECOND - 1_000_000]
+    figures = recovery.ways_back(sent, arrived, kills, [kills[0] + 2_000_000, kills[1] + 4_000_000])
+    assert (figures["process_ms"], figures["process_most_ms"]) == (3, 4)
+    assert figures["first_most_ms"] == pytest.approx(301.5, abs=1)
+    with pytest.raises(Failed, match="nothing was sent after the last kill"):
+        recovery.ways_back(sent, arrived, [100 * SECOND], [100 * SECOND])
+
+
+def recovered(row, system, round, **figures):
+    figures = {"count": 10, "lost": 0, "duplicates": 3, "disorder": 0, "changed": 0} | figures
+    return {"row": row, "system": system, "round": round, "ok": True, "reason": None, "figures": figures}
+
+
+def test_a_broker_in_trouble_is_seen_beside_one_that_is_well_round_by_round():
+    times = {recovery.ALIVE: (4, 8), recovery.KILLED: (2, 12)}
+    records = [
+        recovered(recovery.BESIDE, state, round, p50_ms=1, p99_ms=p99, max_ms=p99)
+        for round in (1, 2) for state, both in times.items() for p99 in [both[round - 1]]
+    ]  # fmt: skip
+    rows = recovery.report(records).tables[0].rows
+    assert [row[0] for row in rows] == [recovery.ALIVE, recovery.KILLED]
+    assert rows[1][4] == "1.00 (0.50–1.50)"
+
+
+def test_disk_is_what_it_was_before_at_most_and_at_the_end():
+    rows = np.array([[SECOND, 1, 10, 100], [2 * SECOND, 5, 90, 180], [3 * SECOND, 4, 0, 110]])
+    found = recovery.extremes(rows)
+    assert [found[f"table_{when}"] for when in ("before", "highest", "end")] == [10, 90, 0]
+    assert [found[f"database_{when}"] for when in ("before", "highest", "end")] == [100, 180, 110]
+    assert found["wal_highest"] == 5
