@@ -9,7 +9,8 @@ from faults import conduct, contents
 from faults.campaign import profile_of
 from faults.contents import BINARY, DENSE, TEXT, TOMBSTONE, Entry
 from faults.judge import Judge
-from faults.nemesis import FAULTS, PROFILES, STREAMS, Nemesis, stream_of
+from faults.fault import FAULTS, PROFILES, STREAMS, stream_of
+from faults.nemesis import Nemesis
 from support.cluster import CANARY
 
 

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from faults.campaign import Campaign
-from faults.nemesis import PROFILES
+from faults.fault import PROFILES
 
 
 def main():

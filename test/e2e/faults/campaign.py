@@ -15,9 +15,10 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from faults import books, conduct
+from faults.fault import PROFILES
 from faults.judge import Finding
 from faults.load import Load, Topic
-from faults.nemesis import PROFILES, Nemesis
+from faults.nemesis import Nemesis
 from faults.vitals import Vitals
 from faults.world import World
 from support.waiting import wait_for
