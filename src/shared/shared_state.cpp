@@ -2,6 +2,7 @@
 // process.
 #include "shared/shared_state.hpp"
 
+#include "protocol/reports.hpp"
 #include "settings.hpp"
 
 namespace outbox {
@@ -240,13 +241,8 @@ void set_identified(RelaySlot* slot, bool identified) {
 void set_last_error(RelaySlot* slot, const char* text) {
     TimestampTz now = GetCurrentTimestamp();
     char line[kErrorLength];
-    size_t length = 0;
-    // Plain ASCII fits every database's encoding; these are words of Kafka's client, not of users.
-    for (; text[length] != '\0' && length < kErrorLength - 1; ++length) {
-        unsigned char c = static_cast<unsigned char>(text[length]);
-        line[length] = c < 0x20 || c > 0x7e ? (c == '\n' ? ' ' : '?') : static_cast<char>(c);
-    }
-    line[length] = '\0';
+    size_t length =
+        protocol::copy_plain({text, static_cast<uint32>(strlen(text))}, line, sizeof(line));
     SpinLockAcquire(&slot->mutex);
     memcpy(slot->last_error, line, length + 1);
     slot->last_error_at = now;

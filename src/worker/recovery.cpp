@@ -69,6 +69,12 @@ void load_parked_keys(Relay* relay) {
     if (each_parked_key(most, remember_key, relay) == most) relay->parked_keys.add_all();
 }
 
+void note_parked(Relay* relay, Topic* topic, int64 parked) {
+    relay->progress.deferred -= parked;
+    relay->parked += parked;
+    topic->has_parked = true;
+}
+
 // The message that was refused although it went alone.
 void park_refused(Relay* relay, Topic* topic) {
     Refusal refusal = {topic->error_code, topic->error};
@@ -78,10 +84,8 @@ void park_refused(Relay* relay, Topic* topic) {
              errdetail("%s (" INT64_FORMAT " messages, with those of its key behind it).",
                        topic->error, parked)));
     OUTBOX_FAULT_POINT("recovery-after-parking");
-    relay->progress.deferred -= parked;
-    relay->parked += parked;
+    note_parked(relay, topic, parked);
     topic->to_park = 0;
-    topic->has_parked = true;
 }
 
 // The topic is still unknown to the broker: what has waited for as long as it may is parked.
@@ -92,9 +96,7 @@ void park_those_of_unknown_topic(Relay* relay, Topic* topic) {
     ereport(WARNING,
             (errmsg("outbox parked " INT64_FORMAT " messages of topic \"%s\"", parked, topic->name),
              errdetail("%s, for longer than outbox.unknown_topic_timeout.", topic->error)));
-    relay->progress.deferred -= parked;
-    relay->parked += parked;
-    topic->has_parked = true;
+    note_parked(relay, topic, parked);
     load_parked_keys(relay);
 }
 

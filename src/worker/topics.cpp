@@ -1,6 +1,8 @@
 // What the relay knows about each topic it has sent to: whether it takes messages. Relay process.
 #include "worker/topics.hpp"
 
+#include "protocol/reports.hpp"
+
 namespace outbox {
 
 namespace {
@@ -80,11 +82,7 @@ void Topics::note_failure(Topic* topic, protocol::FailureKind kind, int32 code, 
     if (unknown) topic->unknown = true;
     if (kind == protocol::FailureKind::Returned) return;
     topic->error_code = code;
-    length = Min(length, static_cast<size_t>(kTopicErrorLength - 1));
-    for (size_t i = 0; i < length; ++i) {
-        topic->error[i] = text[i] >= 0x20 && text[i] < 0x7f ? text[i] : '?';
-    }
-    topic->error[length] = '\0';
+    protocol::copy_plain({text, static_cast<uint32>(length)}, topic->error, sizeof(topic->error));
 }
 
 void Topics::set_state(Topic* topic, TopicState state) {
