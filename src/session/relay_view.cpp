@@ -1,6 +1,8 @@
 // What a session sees of its database's relay in shared memory. Session's backend.
 #include "session/relay_view.hpp"
 
+#include "storage/log_reader.hpp"
+
 namespace outbox {
 
 namespace {
@@ -9,6 +11,10 @@ bool is_working(RelayState state) {
     return state == RelayState::Connecting || state == RelayState::Running ||
            state == RelayState::Waiting;
 }
+
+// More rows than this are not looked at in ranges without an owner; those are short, unless a crash
+// has left them.
+constexpr int kMostLooks = 1000;
 
 }  // namespace
 
@@ -28,6 +34,9 @@ SlotView look_at_slot() {
     view.watermark = slot->watermark;
     view.unsettled = slot->unsettled;
     view.open_positions = slot->open_positions;
+    view.open_range_count = slot->open_range_count;
+    memcpy(view.open_ranges, slot->open_ranges,
+           sizeof(OpenRange) * static_cast<size_t>(slot->open_range_count));
     view.first_in_flight = slot->first_in_flight;
     view.snapshots = slot->snapshots;
     view.delivered_at = slot->delivered_at;
@@ -39,6 +48,29 @@ SlotView look_at_slot() {
     view.active_segment = pg_atomic_read_u32(&slot->active_segment);
     view.working = view.relay_pid != 0 && is_working(view.state) && view.snapshots > 0;
     return view;
+}
+
+int64 messages_in_open_ranges(const SlotView& view, const Schema& schema, Snapshot snapshot) {
+    if (view.open_range_count == 0) return 0;
+    LogReader reader;
+    (void)reader.open(schema, snapshot, true);
+    int64 messages = 0;
+    int looks = 0;
+    for (int i = 0; i < view.open_range_count; ++i) {
+        const OpenRange& range = view.open_ranges[i];
+        Row row;
+        reader.seek(range.from, range.whole ? range.from : range.to);
+        for (;;) {
+            CHECK_FOR_INTERRUPTS();
+            RowKind kind = reader.next(&row);
+            if (kind == RowKind::End) break;
+            if (!range.whole && ++looks > kMostLooks) break;
+            if (kind != RowKind::Visible) continue;
+            messages += range.whole ? range.to - range.from + 1 : 1;
+        }
+    }
+    reader.close();
+    return messages;
 }
 
 Schema required_schema() {

@@ -20,6 +20,8 @@ struct SlotView {
     int64 watermark;
     int64 unsettled;
     int64 open_positions;
+    int open_range_count;
+    OpenRange open_ranges[kMostOpenRanges];
     int64 first_in_flight;
     uint64 snapshots;
     TimestampTz delivered_at;
@@ -31,6 +33,10 @@ struct SlotView {
 };
 
 SlotView look_at_slot();
+
+// How many messages there are under `snapshot` in the open ranges of `view`: committed since the
+// relay looked at them.
+int64 messages_in_open_ranges(const SlotView& view, const Schema& schema, Snapshot snapshot);
 
 // The extension's relations; raises 55000 where it is not installed.
 Schema required_schema();

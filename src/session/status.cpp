@@ -71,6 +71,8 @@ OUTBOX_SQL_FUNCTION(outbox_relay_status) {
         for (int i = 0; i < progress.unsettled_count; ++i) {
             view.unsettled += progress.unsettled[i].to - progress.unsettled[i].from + 1;
         }
+    } else {
+        view.unsettled += messages_in_open_ranges(view, schema, GetActiveSnapshot());
     }
     int64 backlog = Max(last - view.watermark, INT64CONST(0)) + view.unsettled + view.deferred;
     Row oldest;

@@ -38,6 +38,16 @@ constexpr int kErrorLength = 400;
 constexpr int kNameLength = 96;
 constexpr int kStatisticsLength = 1024;
 
+// Positions that a relay has read where there was no committed message yet: each may have become
+// one since.
+struct OpenRange {
+    int64_t from;  // both included
+    int64_t to;
+    bool whole;  // all of one transaction: if one has become a message, each has
+};
+
+constexpr int kMostOpenRanges = 64;
+
 // One relay, or the place of one. A slot belongs to a database until the launcher frees it.
 struct RelaySlot {
     Oid database;         // SharedState::lock to change; InvalidOid: the slot is free
@@ -58,6 +68,8 @@ struct RelaySlot {
     Oid sequence;              // where that position comes from
     int64_t unsettled;         // number of positions up to the watermark that are not settled
     int64_t open_positions;    // the same, and those that may belong to no message
+    int open_range_count;      // of open_ranges
+    OpenRange open_ranges[kMostOpenRanges];  // positions that are not counted in `unsettled`
     int64_t first_in_flight;   // lowest position read but not settled; PG_INT64_MAX: none
     uint64_t snapshots;        // grows with each pass over the log that took effect
     TimestampTz delivered_at;  // when the broker acknowledged something last; 0: not yet

@@ -34,4 +34,10 @@ bool EventWait::wait(long timeout_ms, bool writable) {
     return woken;
 }
 
+bool EventWait::wait_for_latch(long timeout_ms) {
+    return (WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, timeout_ms,
+                      compat::wait_event("OutboxRelayMain")) &
+            WL_LATCH_SET) != 0;
+}
+
 }  // namespace outbox

@@ -15,6 +15,10 @@ class EventWait {
     // wants something. The end of the postmaster ends the process.
     bool wait(long timeout_ms, bool writable);
 
+    // Sleeps until the latch is set or the time is over, whatever the socket does. Returns whether
+    // the latch was set.
+    static bool wait_for_latch(long timeout_ms);
+
   private:
     WaitEventSet* set_ = nullptr;
     int socket_ = -1;

@@ -20,6 +20,10 @@ void swap_values(T& a, T& b) {
     b = kept;
 }
 
+bool is_returned(const Gap& gap) {
+    return !TransactionIdIsValid(gap.owner) && gap.cohort == kNotLookedAt;
+}
+
 int compare_positions(const void* a, const void* b) {
     int64 left = *static_cast<const int64*>(a);
     int64 right = *static_cast<const int64*>(b);
@@ -36,10 +40,21 @@ void Gaps::init() {
 int64 Gaps::returned_positions() const {
     int64 sum = 0;
     for (const Gap& gap : *this) {
-        if (!TransactionIdIsValid(gap.owner) && gap.cohort == kNotLookedAt)
-            sum += gap.to - gap.from + 1;
+        if (is_returned(gap)) sum += gap.to - gap.from + 1;
     }
     return sum;
+}
+
+int Gaps::open_ranges(OpenRange* ranges, int most, int64* positions) const {
+    int count = 0;
+    *positions = 0;
+    for (const Gap& gap : *this) {
+        if (count == most) break;
+        if (is_returned(gap)) continue;
+        ranges[count++] = OpenRange{gap.from, gap.to, TransactionIdIsValid(gap.owner)};
+        *positions += gap.to - gap.from + 1;
+    }
+    return count;
 }
 
 int64 Gaps::positions() const {

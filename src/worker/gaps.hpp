@@ -13,6 +13,7 @@
 #pragma once
 
 #include "pg/postgres.hpp"
+#include "shared/shared_state.hpp"
 #include "worker/holders.hpp"
 
 namespace outbox {
@@ -45,6 +46,10 @@ class Gaps {
     int64 returned_positions() const;
     // Number of all positions in here.
     int64 positions() const;
+
+    // Fills `ranges` with the first `most` of those whose messages have not been seen yet, returns
+    // how many that are; `*positions` becomes the number of positions in them.
+    int open_ranges(OpenRange* ranges, int most, int64* positions) const;
 
     // Forgets all of them.
     void clear() { count_ = cohort_count_ = 0; }

@@ -7,6 +7,7 @@
 #include "fault_point.hpp"
 #include "settings.hpp"
 #include "shared/timer.hpp"
+#include "worker/pace.hpp"
 #include "worker/relay_settings.hpp"
 #include "worker/relay_slot.hpp"
 #include "worker/sink_life.hpp"
@@ -16,8 +17,6 @@ namespace outbox {
 namespace {
 
 constexpr int kSaveIntervalMs = 50;
-// Passes are at least this far apart, unless there is more to send: under load they find batches.
-constexpr int kPaceUs = 1000;
 // Frames beyond this wait for the sink to read before more are made.
 constexpr size_t kMostUnwritten = 1 << 20;
 // How long a sink may finish where a command waits for the database; otherwise
@@ -91,14 +90,6 @@ long until(TimestampTz moment) {
     return Max(0L, TimestampDifferenceMilliseconds(timer_now(), moment));
 }
 
-void keep_distance(const instr_time& last_pass) {
-    instr_time now;
-    INSTR_TIME_SET_CURRENT(now);
-    INSTR_TIME_SUBTRACT(now, last_pass);
-    int64 passed = static_cast<int64>(INSTR_TIME_GET_MICROSEC(now));
-    if (passed < kPaceUs) pg_usleep(kPaceUs - passed);
-}
-
 class Loop {
   public:
     explicit Loop(Relay* relay) : relay_(relay) {}
@@ -147,9 +138,22 @@ class Loop {
 
     bool awaited() const { return pg_atomic_read_u32(&relay_->slot->waiters) > 0; }
 
-    void begin_pass() {
-        keep_distance(last_pass_);
-        INSTR_TIME_SET_CURRENT(last_pass_);
+    // Waits until the next pass is due. False: something else is to be done before.
+    bool keep_pace() {
+        int64 rest = pace_.rest_us(timer_now());
+        if (rest < Pace::kShortestUs) {
+            if (rest > 0) pg_usleep(static_cast<long>(rest));
+            return true;
+        }
+        long rest_ms = static_cast<long>((rest + 500) / 1000);
+        // A sink that has not taken everything yet is fed meanwhile; otherwise what it says can
+        // wait: its reports gather, and wake nobody. Whoever sets the latch now (an operator, a
+        // session in wait_for_delivery(), a signal) wants more than to tell of a commit.
+        bool feeding = relay_->sink.unwritten() > 0;
+        bool woken =
+            feeding ? wait_for_events(relay_, rest_ms) : EventWait::wait_for_latch(rest_ms);
+        if (woken) log_due_ = true;
+        return !woken && !feeding;
     }
 
     void sleep(long timeout_ms) {
@@ -157,7 +161,7 @@ class Loop {
         bool listening = wants_commits();
         if (listening) {
             // Before listening: who commits meanwhile need not wake anybody.
-            if (!awaited()) keep_distance(last_pass_);
+            if (!awaited() && !keep_pace()) return;
             if (!listen_for_commits(slot)) {
                 log_due_ = true;
                 return;
@@ -253,9 +257,16 @@ class Loop {
             return true;
         }
         log_due_ = false;
-        if (look_ != Look::More) begin_pass();
+        if (look_ != Look::More) {
+            int64 rest = pace_.shortest_rest_us(timer_now());
+            if (rest > 0) pg_usleep(static_cast<long>(rest));
+        }
+        pace_.begin_pass(timer_now());
         begin_look_at_commits(relay_->slot);
+        relay_->transactions_sent = 0;
         look_ = ready ? run_pass(relay_) : look_only(relay_);
+        // What waited already says nothing about what comes.
+        pace_.end_pass(look_ == Look::Done ? relay_->transactions_sent : 0);
         gaps_due_ = DT_NOEND;
         switch (look_) {
             case Look::Absent:
@@ -330,7 +341,7 @@ class Loop {
     bool was_ready_ = false;
     TimestampTz gaps_due_ = DT_NOEND;
     Look look_ = Look::Done;
-    instr_time last_pass_ = {};
+    Pace pace_;
     TimestampTz maintain_due_ = 0;
     int64 maintained_watermark_ = 0;
 };

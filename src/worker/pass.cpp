@@ -152,6 +152,7 @@ class Pass {
     void require_durable(TransactionId owner) {
         if (owner == last_owner_) return;
         last_owner_ = owner;
+        ++relay_->transactions_sent;
         XLogRecPtr commit = TransactionIdGetCommitLSN(owner);
         if (commit > durable_from_) durable_from_ = commit;
     }

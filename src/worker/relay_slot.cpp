@@ -41,6 +41,7 @@ RelaySlot* attach_slot(uint32 index, const RelayArgument& argument) {
             slot->first_in_flight = PG_INT64_MAX;
             slot->snapshots = 0;
             slot->unsettled = 0;
+            slot->open_range_count = 0;
             stop_listening(slot);
             taken = true;
         }

@@ -124,9 +124,13 @@ void publish_status(Relay* relay) {
     for (uint32 i = 0; i < relay->topics.count(); ++i)
         handed_out += relay->topics.at(i).returned_count;
     int64 open = handed_out + relay->gaps.positions();
-    // While nothing can be sent nobody looks what has become of the gaps: most will be messages.
+    int64 unsettled = handed_out + relay->gaps.returned_positions();
+    OpenRange ranges[kMostOpenRanges];
+    int64 in_ranges;
+    int range_count = relay->gaps.open_ranges(ranges, kMostOpenRanges, &in_ranges);
+    // Of more than that, most will be messages while nothing can be sent, and nobody looks.
     bool looking = relay->sink.state() == SinkProcess::State::Ready && sink_has_room(*relay, 0);
-    int64 unsettled = looking ? handed_out + relay->gaps.returned_positions() : open;
+    if (!looking) unsettled = open - in_ranges;
     RelayState state = current_state(*relay);
     bool changed;
     SpinLockAcquire(&slot->mutex);
@@ -142,6 +146,8 @@ void publish_status(Relay* relay) {
     slot->sequence = relay->sequence;
     slot->unsettled = unsettled;
     slot->open_positions = open;
+    slot->open_range_count = range_count;
+    memcpy(slot->open_ranges, ranges, sizeof(OpenRange) * static_cast<size_t>(range_count));
     slot->first_in_flight = first;
     slot->snapshots = relay->passes;
     if (state == RelayState::Running && slot->healthy_since == 0) slot->healthy_since = timer_now();

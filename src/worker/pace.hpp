@@ -1,0 +1,60 @@
+// How far apart a relay's passes over the log are. Relay.
+//
+// A request to the broker costs more CPU, there and here, than the messages in it, so under load a
+// pass should find the messages of several transactions. It keeps as many milliseconds of distance
+// to the pass before as transactions come in a millisecond: one up to a thousand a second, five at
+// five thousand, ten at most. That average follows a load that begins, over some passes; one that
+// has ended is known at once by a pass that finds a lone transaction.
+#pragma once
+
+#include <stdint.h>
+
+namespace outbox {
+
+class Pace {
+  public:
+    static constexpr int64_t kShortestUs = 1000;
+    static constexpr int64_t kLongestUs = 10 * 1000;
+
+    // Times are microseconds of any clock that goes evenly on.
+    void begin_pass(int64_t now_us) {
+        since_us_ = now_us - begun_us_;
+        begun_us_ = now_us;
+    }
+
+    // That pass found what this many transactions had committed since the one before.
+    void end_pass(int transactions) {
+        if (transactions <= 1) {
+            rate_ = 0;
+            return;
+        }
+        double now = transactions * 1000.0 / static_cast<double>(since_us_);
+        if (since_us_ <= 0 || now > kMostRate) now = kMostRate;
+        rate_ += (now - rate_) / kSmoothing;
+    }
+
+    int64_t distance_us() const {
+        int64_t distance = static_cast<int64_t>(rate_ * 1000);
+        return distance < kShortestUs ? kShortestUs : distance;
+    }
+
+    // How long it is until the next pass may begin.
+    int64_t rest_us(int64_t now_us) const { return rest(distance_us(), now_us); }
+    // The same for one that somebody waits for.
+    int64_t shortest_rest_us(int64_t now_us) const { return rest(kShortestUs, now_us); }
+
+  private:
+    static constexpr double kMostRate = kLongestUs / 1000.0;
+    static constexpr double kSmoothing = 4;  // passes that the rate is an average of, roughly
+
+    int64_t rest(int64_t distance_us, int64_t now_us) const {
+        int64_t passed = now_us - begun_us_;
+        return passed < distance_us ? distance_us - passed : 0;
+    }
+
+    int64_t begun_us_ = -kLongestUs;
+    int64_t since_us_ = 0;  // from the pass before to this one
+    double rate_ = 0;       // transactions a millisecond
+};
+
+}  // namespace outbox
