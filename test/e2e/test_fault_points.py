@@ -352,6 +352,23 @@ def test_commit_while_the_relay_decides_about_its_gap(database, point, looks):
     assert database.status()["backlog"] == 0
 
 
+def test_status_counts_a_gap_that_was_filled_since_the_relay_looked(database):
+    """Neither the row nor its owner was there when the relay looked, and it does not look again."""
+    writer = Writer(database, "session-after-first-position", "late")
+    pass_by(database, 2)
+    assert database.status()["backlog"] == 0
+    relay = database.wait_for_relay()
+    os.kill(relay, signal.SIGSTOP)
+    try:
+        writer.go_on()
+        assert database.status()["backlog"] == 1
+    finally:
+        os.kill(relay, signal.SIGCONT)
+    database.drain()
+    assert values(database).count("late") == 1
+    assert database.status()["backlog"] == 0
+
+
 @pytest.mark.parametrize("point", WRITER_STEPS)
 def test_a_writer_that_is_cancelled_in_its_commit(database, point):
     """Its transaction is undone and says so; nothing is sent, and its gap closes."""

@@ -12,8 +12,8 @@ import pytest
 from support.cluster import CANARY
 from support.files import read_messages
 from support.ledger import Received, check
-from support.processes import give_to_server_user
-from support.waiting import wait_for
+from support.processes import give_to_server_user, sleeps
+from support.waiting import Stopwatch, wait_for
 from support.workload import SCHEMA, emit_many, ledger, payload_of
 
 # Messages of one key, numbered from the first to the last.
@@ -143,6 +143,33 @@ def test_prepared_transaction_and_a_restart(database, meanwhile):
     drain_and_check(database)
 
 
+@pytest.mark.parametrize("outcome, backlog", [("COMMIT", 5), ("ROLLBACK", 2)])
+@pytest.mark.parametrize("window", [100, 2])
+def test_status_counts_what_was_committed_since_the_relay_looked(database, options, window, outcome, backlog):
+    """Also while the relay does not look: it keeps its distance, its window is full, or it hangs."""
+    settings(database, outbox__max_in_flight_messages=window)
+    options("delay.ms=60000")
+    database.emit("t", "k", "first")
+    wait_for(lambda: database.status()["watermark"] == 1, "the relay to read the first message")
+    with database.connect(autocommit=False) as session:
+        session.execute("SELECT outbox.emit('t', 'held', concat('p', n)) FROM generate_series(1, 3) AS n")
+        session.execute("PREPARE TRANSACTION 'not looked at again'")
+    database.emit("t", "k", "last")
+    wait_for(lambda: database.status()["watermark"] == 5, "the relay to pass by")
+    assert database.status()["backlog"] == 2
+    relay = database.wait_for_relay()
+    os.kill(relay, signal.SIGSTOP)
+    try:
+        database.sql(f"{outcome} PREPARED 'not looked at again'")
+        assert database.status()["backlog"] == backlog
+    finally:
+        os.kill(relay, signal.SIGCONT)
+    options("# quick")
+    kill_sink(database)
+    database.drain()
+    assert database.status()["backlog"] == 0
+
+
 def test_writer_that_waits_for_its_segment(database):
     """It has looked which one is active, and owns no position before it has the lock: nobody would know."""
     settings(database, outbox__segment_size="64kB")
@@ -202,6 +229,34 @@ def test_no_wake_up_is_lost_while_a_topic_catches_up(database, options):
             emitted += 1
             wait_for(lambda wanted=emitted: others() == wanted, f"message {emitted}", timeout=5, pause=0.001)
     drain_and_check(database)
+
+
+# -- pace ---------------------------------------------------------------------------------------------------
+
+
+def test_transactions_close_together_are_read_many_at_once(database):
+    """One message in each of many transactions does not mean that the relay wakes up for each, or each millisecond."""
+    database.emit("t", "k", "p")
+    database.drain()
+    relay = database.wait_for_relay()
+    count = 20_000
+    before, watch = sleeps(relay), Stopwatch()
+    database.sql(f"""
+        DO $$ BEGIN
+            SET LOCAL synchronous_commit = off;
+            FOR n IN 1..{count} LOOP
+                PERFORM outbox.emit('t', 'k', n::text);
+                COMMIT;
+            END LOOP;
+        END $$
+    """)
+    milliseconds, slept = watch.seconds * 1000, sleeps(relay) - before
+    rate = min(count / milliseconds, 10)
+    print(f"\n{count / milliseconds:.1f} transactions a millisecond; the relay slept {slept / milliseconds:.2f} times in one")
+    database.drain()
+    assert [message.value for message in arrived(database)] == [b"p"] + [b"%d" % n for n in range(1, count + 1)]
+    # A pass sleeps twice or so; a machine that is too slow for a load proves nothing.
+    assert slept < 3 * milliseconds / rate + 20
 
 
 # -- messages in flight -------------------------------------------------------------------------------------
