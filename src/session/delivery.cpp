@@ -62,8 +62,8 @@ OUTBOX_SQL_FUNCTION(outbox_wait_for_delivery) {
             slot = find_slot(MyDatabaseId);
             snapshots = look_at_slot().snapshots;
         }
-        wake_relay(MyDatabaseId);
         if (!slot) {
+            wake_relay(MyDatabaseId);
             (void)WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 20,
                             compat::wait_event("OutboxWaitForDelivery"));
             ResetLatch(MyLatch);
@@ -72,6 +72,8 @@ OUTBOX_SQL_FUNCTION(outbox_wait_for_delivery) {
         pg_atomic_fetch_add_u32(&slot->waiters, 1);
         PG_ENSURE_ERROR_CLEANUP(stop_waiting, PointerGetDatum(slot));
         {
+            // Not before it is known that somebody waits: then the relay tells what it sees.
+            wake_relay(MyDatabaseId);
             for (;;) {
                 SlotView view = look_at_slot();
                 if (view.snapshots < snapshots) snapshots = 0;
