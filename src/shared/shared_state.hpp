@@ -68,8 +68,6 @@ struct RelaySlot {
     Oid sequence;              // where that position comes from
     int64_t unsettled;         // number of positions up to the watermark that are not settled
     int64_t open_positions;    // the same, and those that may belong to no message
-    int open_range_count;      // of open_ranges
-    OpenRange open_ranges[kMostOpenRanges];  // positions that are not counted in `unsettled`
     int64_t first_in_flight;   // lowest position read but not settled; PG_INT64_MAX: none
     uint64_t snapshots;        // grows with each pass over the log that took effect
     TimestampTz delivered_at;  // when the broker acknowledged something last; 0: not yet
@@ -79,6 +77,9 @@ struct RelaySlot {
     char last_error[kErrorLength];
     char sink_name[kNameLength];
     char sink_statistics[kStatisticsLength];
+    // Not counted in `unsettled`.
+    int open_range_count;
+    OpenRange open_ranges[kMostOpenRanges];
 
     BacklogFigure backlog;              // without mutex
     pg_atomic_uint32 active_segment;    // 0-based; a hint to writers, see storage/segments.hpp

@@ -34,7 +34,7 @@ class Pace {
     }
 
     int64_t distance_us() const {
-        int64_t distance = static_cast<int64_t>(rate_ * 1000);
+        int64_t distance = static_cast<int64_t>(rate_ * 1000 + 0.5);
         return distance < kShortestUs ? kShortestUs : distance;
     }
 

@@ -57,7 +57,7 @@ TEST(Pace, FollowsTheRateUpToTenMilliseconds) {
     }
     Relay relay;
     relay.work(1000, 100);
-    EXPECT_NEAR(relay.rest(), Pace::kLongestUs, 1);
+    EXPECT_EQ(relay.rest(), Pace::kLongestUs);
 }
 
 TEST(Pace, ABurstAfterAPauseIsNotHeldBack) {
@@ -80,7 +80,7 @@ TEST(Pace, ALoneTransactionEndsIt) {
     Relay relay;
     relay.work(1000, 100);
     relay.idle(4 * kMillisecond);
-    EXPECT_NEAR(relay.rest(), 6 * kMillisecond, 1);  // this once
+    EXPECT_EQ(relay.rest(), 6 * kMillisecond);  // this once
     relay.idle(6 * kMillisecond);
     relay.pass(1);
     EXPECT_EQ(relay.rest(), kMillisecond);
@@ -101,7 +101,7 @@ TEST(Pace, WhoeverIsWaitedForKeepsAMillisecond) {
         pace.begin_pass(now);
         pace.end_pass(1000);
     }
-    EXPECT_NEAR(pace.rest_us(now), Pace::kLongestUs, 1);
+    EXPECT_EQ(pace.rest_us(now), Pace::kLongestUs);
     EXPECT_EQ(pace.shortest_rest_us(now), kMillisecond);
     EXPECT_EQ(pace.shortest_rest_us(now + 700), 300);
     EXPECT_EQ(pace.shortest_rest_us(now + kMillisecond), 0);
