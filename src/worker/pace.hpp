@@ -28,8 +28,9 @@ class Pace {
             rate_ = 0;
             return;
         }
-        double now = transactions * 1000.0 / static_cast<double>(since_us_);
-        if (since_us_ <= 0 || now > kMostRate) now = kMostRate;
+        double now =
+            since_us_ > 0 ? transactions * 1000.0 / static_cast<double>(since_us_) : kMostRate;
+        if (now > kMostRate) now = kMostRate;
         rate_ += (now - rate_) / kSmoothing;
     }
 
