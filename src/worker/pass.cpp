@@ -172,17 +172,28 @@ class Pass {
     XLogRecPtr durable_from_ = InvalidXLogRecPtr;
 };
 
-// Settles what the table `identity` says about who may publish. True: go on.
-bool may_publish(Relay* relay, const Schema& schema, Snapshot snapshot) {
+// Nobody has said yet whose messages these are: ours then, unless somebody pauses the relay just
+// now, or has done so since its snapshot was taken. False: that can't be told yet.
+bool adopt_unless_known(Relay* relay, const Schema& schema) {
+    OUTBOX_FAULT_POINT("relay-before-adopting");
+    if (!ConditionalLockRelationOid(schema.identity, ShareRowExclusiveLock)) return false;
+    PushActiveSnapshot(GetLatestSnapshot());
+    relay->standing = read_standing(schema, GetActiveSnapshot());
+    PopActiveSnapshot();
+    if (relay->standing != Standing::Unknown) return true;
+    adopt(false);
+    OUTBOX_FAULT_POINT("relay-after-adopting");
+    relay->standing = Standing::Ours;
+    return true;
+}
+
+// Settles what the table `identity` says about who may publish. Done: go on.
+Look may_publish(Relay* relay, const Schema& schema, Snapshot snapshot) {
     relay->standing = read_standing(schema, snapshot);
-    if (relay->standing == Standing::Unknown) {
-        OUTBOX_FAULT_POINT("relay-before-adopting");
-        adopt(false);
-        OUTBOX_FAULT_POINT("relay-after-adopting");
-        relay->standing = Standing::Ours;
-    }
+    if (relay->standing == Standing::Unknown && !adopt_unless_known(relay, schema))
+        return Look::Locked;
     set_identified(relay->slot, relay->standing != Standing::Foreign);
-    return relay->standing == Standing::Ours;
+    return relay->standing == Standing::Ours ? Look::Done : Look::Resting;
 }
 
 }  // namespace
@@ -244,8 +255,8 @@ Look run_pass(Relay* relay) {
         Snapshot snapshot = GetTransactionSnapshot();
         PushActiveSnapshot(snapshot);
         OUTBOX_FAULT_POINT("relay-after-snapshot");
-        look = Look::Resting;
-        if (may_publish(relay, schema, GetActiveSnapshot())) {
+        look = may_publish(relay, schema, GetActiveSnapshot());
+        if (look == Look::Done) {
             MemoryContext caller = MemoryContextSwitchTo(relay->scratch);
             Pass pass(relay, schema, GetActiveSnapshot());
             look = pass.run(last);

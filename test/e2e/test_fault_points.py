@@ -408,6 +408,32 @@ def test_a_row_in_a_segment_that_is_about_to_be_emptied(database):
     assert database.status()["backlog"] == 0
 
 
+@pytest.mark.parametrize("committed", [True, False])
+def test_pause_while_the_relay_finds_out_whose_messages_these_are(faulty, scene, committed):
+    """Its first look found nobody's word; an operator's, which comes right then, is not overwritten, nor waited for."""
+    one = scene()
+    point = "relay-before-adopting"
+    faulty.arm(point, "wait")
+    one.install()
+    one.database.emit("t", "k", "kept")
+    faulty.wait_for_waiting(point)
+    with one.database.connect(autocommit=False) as operator:
+        operator.execute("SELECT outbox.pause()")
+        if committed:
+            operator.commit()
+        else:
+            # It comes by again, so it does not wait for the operator's lock.
+            faulty.arm(point, "wait")
+            (faulty.faults / f"{point}.waiting").unlink()
+            faulty.wait_for_waiting(point)
+    faulty.release(point)
+    one.database.wait_for_state("paused")
+    assert not one.received()
+    one.database.sql("SELECT outbox.resume()")
+    one.database.drain()
+    assert [m.value for m in one.received()] == [b"kept"]
+
+
 def test_drop_database_while_its_relay_is_being_started(faulty, database):
     """The launcher has decided to start a relay; the database is gone when that begins its life."""
     faulty.sql("CREATE DATABASE short_life")
