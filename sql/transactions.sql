@@ -58,6 +58,13 @@ SELECT clock_timestamp() AS before_commit \gset
 COMMIT;
 SELECT time >= :'before_commit' AS after_sleep FROM outbox.messages WHERE topic = 'time';
 
+-- The session's last value of a sequence is that of the application's own.
+CREATE SEQUENCE of_the_application START 4711;
+SELECT nextval('of_the_application');
+CALL say('sequences', 'p');
+SELECT lastval();
+DROP SEQUENCE of_the_application;
+
 -- Savepoints.
 BEGIN;
 CALL say('savepoints', '1 kept');

@@ -54,6 +54,15 @@ inline void set_new_storage(Relation relation) {
 #endif
 }
 
+// 16 renamed RelFileNode to RelFileLocator.
+inline xl_seq_rec sequence_record(Relation sequence) {
+#if PG_VERSION_NUM >= 160000
+    return xl_seq_rec{sequence->rd_locator};
+#else
+    return xl_seq_rec{sequence->rd_node};
+#endif
+}
+
 // 17 gave reindex_relation the statement that asked for it.
 inline void rebuild_indexes(Oid relation) {
     ReindexParams params = {};

@@ -92,20 +92,17 @@ void write_messages() {
     pending.messages = true;
     int64 passed = relay_has_read(MyDatabaseId, schema.sequence);
     TimestampTz time = GetCurrentTimestamp();
-    SegmentWriter writer(segment, position_index, transaction_buffer.count());
+    int64 count = transaction_buffer.count();
+    int64 position = take_positions(schema.sequence, count, passed);
+    note_first_position(position);
+    OUTBOX_FAULT_POINT("session-after-first-position");
+    SegmentWriter writer(segment, position_index, count);
     transaction_buffer.begin_read();
-    bool first = true;
-    for (;;) {
+    for (;; ++position) {
         MemoryContext outer = MemoryContextSwitchTo(writer.portion());
         const BufferedMessage* message = transaction_buffer.next();
         MemoryContextSwitchTo(outer);
         if (!message) break;
-        int64 position = next_position(schema.sequence, passed);
-        if (first) {
-            note_first_position(position);
-            OUTBOX_FAULT_POINT("session-after-first-position");
-        }
-        first = false;
         SegmentRow row;
         fill_row(&row, message, position, time);
         writer.add(row, message->size);

@@ -507,3 +507,31 @@ def test_old_data_restored_into_the_database_they_came_from(own_server):
     database.emit("t", "k", "103")
     database.drain()
     assert [m.value for m in read_messages(database.file)] == [b"%d" % n for n in range(1, 104)]
+
+
+def test_positions_after_a_crash(own_server):
+    """With or without a checkpoint before it: what was logged of the sequence suffices, no position comes twice."""
+    database = to_file(own_server)
+    own_server.expect_crash()
+    database.sql("SELECT outbox.pause()")  # the relay remembers the highest position that it has read
+    emitted = 0
+
+    def emit(count):
+        nonlocal emitted
+        database.sql(f"SELECT outbox.emit('t', 'k', n::text) FROM generate_series({emitted + 1}, {emitted + count}) AS n")
+        emitted += count
+
+    for before_the_last in ("SELECT", "CHECKPOINT"):
+        for count in (1, 1500, 100):
+            emit(count)
+        database.sql(before_the_last)
+        emit(1)
+        own_server.stop("immediate")
+        own_server.start()
+        emit(2)
+    stored = database.sql("SELECT position, convert_from(payload, 'UTF8')::int FROM outbox.messages ORDER BY position")
+    assert [number for _, number in stored] == list(range(1, emitted + 1))
+    assert len({position for position, _ in stored}) == len(stored) == emitted
+    database.sql("SELECT outbox.resume()")
+    database.drain()
+    assert [m.value for m in read_messages(database.file)] == [b"%d" % n for n in range(1, emitted + 1)]
