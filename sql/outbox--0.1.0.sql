@@ -40,10 +40,11 @@ CREATE TABLE outbox.segment_3 (LIKE outbox.segment_1 INCLUDING STORAGE)
     WITH (autovacuum_enabled = off, toast.autovacuum_enabled = off, fillfactor = 100, toast_tuple_target = 8160);
 CREATE TABLE outbox.segment_4 (LIKE outbox.segment_1 INCLUDING STORAGE)
     WITH (autovacuum_enabled = off, toast.autovacuum_enabled = off, fillfactor = 100, toast_tuple_target = 8160);
-CREATE INDEX segment_1_position ON outbox.segment_1 (position) WITH (fillfactor = 100);
-CREATE INDEX segment_2_position ON outbox.segment_2 (position) WITH (fillfactor = 100);
-CREATE INDEX segment_3_position ON outbox.segment_3 (position) WITH (fillfactor = 100);
-CREATE INDEX segment_4_position ON outbox.segment_4 (position) WITH (fillfactor = 100);
+-- No position comes twice: looking for duplicates in each page that fills up would find none.
+CREATE INDEX segment_1_position ON outbox.segment_1 (position) WITH (fillfactor = 100, deduplicate_items = off);
+CREATE INDEX segment_2_position ON outbox.segment_2 (position) WITH (fillfactor = 100, deduplicate_items = off);
+CREATE INDEX segment_3_position ON outbox.segment_3 (position) WITH (fillfactor = 100, deduplicate_items = off);
+CREATE INDEX segment_4_position ON outbox.segment_4 (position) WITH (fillfactor = 100, deduplicate_items = off);
 COMMENT ON TABLE outbox.segment_1 IS 'Segment 1 of the message log. Read it through the view messages.';
 COMMENT ON TABLE outbox.segment_2 IS 'Segment 2 of the message log. Read it through the view messages.';
 COMMENT ON TABLE outbox.segment_3 IS 'Segment 3 of the message log. Read it through the view messages.';

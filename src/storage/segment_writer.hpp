@@ -21,6 +21,7 @@ class SegmentWriter {
     // Where what rows consist of may be put: it is given up with each portion.
     MemoryContext portion() const { return portion_; }
 
+    // Positions are consecutive.
     void add(const SegmentRow& row, size_t bytes);
 
     // Writes what was added and not written yet.
@@ -29,7 +30,7 @@ class SegmentWriter {
   private:
     void flush();
     void open_indexes(Oid position_index);
-    void insert_index_entries(TupleTableSlot* slot);
+    void insert_index_entries(TupleTableSlot* slot, int64 position);
 
     Relation segment_;
     TupleDesc descriptor_;
@@ -37,6 +38,7 @@ class SegmentWriter {
     int capacity_;
     int count_ = 0;
     size_t bytes_ = 0;
+    int64 first_position_ = 0;  // of the rows that wait
     BulkInsertStateData* bulk_ = nullptr;
     MemoryContext portion_;
     CommandId command_;
