@@ -9,9 +9,9 @@ namespace {
 
 constexpr size_t kFirstCapacity = 4096;
 
-// Messages up to work_mem stay in memory, as the server's own sorts and tuple stores do it.
+// As much stays in memory as the server gives a hash table: work_mem times hash_mem_multiplier.
 size_t memory_limit() {
-    return static_cast<size_t>(work_mem) * 1024;
+    return get_hash_memory_limit();
 }
 
 uint32 put_varlena(char* start, uint32* at, const char* data, size_t length) {
