@@ -68,14 +68,6 @@ const char* value_bytes(Datum value, Oid type, size_t* length) {
     return to_utf8(text, length);
 }
 
-size_t headers_size(const Jsonb* headers) {
-    size_t bytes = 0;
-    StringInfoData encoded;
-    initStringInfo(&encoded);
-    append_headers(&encoded, headers, &bytes);
-    return bytes;
-}
-
 }  // namespace
 
 }  // namespace outbox
@@ -111,7 +103,7 @@ OUTBOX_SQL_FUNCTION(outbox_emit) {
     if (!PG_ARGISNULL(3)) {
         parts.headers = PG_GETARG_JSONB_P(3);
         check_headers(parts.headers);
-        headers_bytes = headers_size(parts.headers);
+        (void)append_headers(nullptr, parts.headers, &headers_bytes);
     }
     parts.has_partition = !PG_ARGISNULL(4);
     if (parts.has_partition) {

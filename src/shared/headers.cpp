@@ -17,19 +17,26 @@ size_t framing_of(size_t length) {
     return bytes;
 }
 
+// Room has been made before: for all parts of a header at once.
+void put(StringInfo out, const void* data, size_t length) {
+    memcpy(out->data + out->len, data, length);
+    out->len += static_cast<int>(length);
+}
+
 void append_header(StringInfo out, const char* name, size_t name_length, const char* value,
                    size_t value_length, size_t* bytes) {
+    if (!value) value_length = 0;
+    *bytes += framing_of(name_length) + name_length + framing_of(value_length) + value_length;
+    if (!out) return;
     uint32_t encoded_name_length = static_cast<uint32_t>(name_length);
     int32_t encoded_value_length = value ? static_cast<int32_t>(value_length) : protocol::kNull;
-    appendBinaryStringInfo(out, reinterpret_cast<const char*>(&encoded_name_length),
-                           sizeof(encoded_name_length));
-    appendBinaryStringInfo(out, reinterpret_cast<const char*>(&encoded_value_length),
-                           sizeof(encoded_value_length));
-    appendBinaryStringInfo(out, name, static_cast<int>(name_length));
-    *bytes += framing_of(name_length) + name_length + framing_of(value_length);
-    if (!value) return;
-    appendBinaryStringInfo(out, value, static_cast<int>(value_length));
-    *bytes += value_length;
+    enlargeStringInfo(out,
+                      static_cast<int>(sizeof(encoded_name_length) + sizeof(encoded_value_length) +
+                                       name_length + value_length));
+    put(out, &encoded_name_length, sizeof(encoded_name_length));
+    put(out, &encoded_value_length, sizeof(encoded_value_length));
+    put(out, name, name_length);
+    if (value) put(out, value, value_length);
 }
 
 // The text of one value, or nullptr for JSON's null.
