@@ -84,7 +84,10 @@ def rounds(*figures, ok=True):
 def test_five_percent_more_are_let_pass_and_six_are_not():
     assert instructions.complaints(rounds({"read": 1049.0, "frame": 490.0}), LAST) == []
     (complaint,) = instructions.complaints(rounds({"read": 1060.0, "frame": 490.0}), LAST)
-    assert complaint.startswith("read: 1,060 instructions, +6.0%")
+    assert complaint.startswith("read: 1,060, +6.0%")
+    wal = {"versions": {}, "instructions": {"emit, bytes of WAL": 325}}
+    assert instructions.complaints(rounds({"emit, bytes of WAL": 327.0}), wal) == []
+    assert len(instructions.complaints(rounds({"emit, bytes of WAL": 329.0}), wal)) == 1
 
 
 def test_the_median_of_the_rounds_counts():

@@ -10,13 +10,15 @@ the same within 1 %, so what a change costs is seen at once.
     produce              it hands messages to librdkafka's queue
     report               it hears what was delivered, and tells the relay
 
+The WAL that emit writes is counted as well, in bytes, full pages left out and the commit's record not.
+
 Each is the difference between a run with many messages and one with few, divided by the difference of their numbers:
 what is paid once has no part in it. The server and its relay are real, the sink beside them is outbox-file. outbox-kafka
 is fed with the same frames in every run, and talks to librdkafka's mock broker. How many messages librdkafka's own
 threads find at a time depends on the moment: they are shown, but not judged.
 
 The last values stand in bench/instructions.json. What is more than 5 % above its own is an error, until
-`bench/run instructions --accept` makes what was measured the last value.
+`bench/run instructions --accept` makes what was measured the last value. Of bytes of WAL, 1 % is: a byte is a byte.
 """
 
 import contextlib
@@ -35,6 +37,7 @@ NAME, TITLE = "instructions", "B12: instructions per message"
 
 LAST_VALUES = ROOT / "bench/instructions.json"
 TOLERANCE = 0.05
+WAL_TOLERANCE = 0.01
 
 SIZE = 200
 NOT_JUDGED = "librdkafka's threads"
@@ -68,9 +71,9 @@ def run(bench, results, rounds, quick):
 
 def measure_server(bench):
     with Traced(bench) as traced:
-        single, its_relay = traced.slopes(500, 3000, per_transaction=1)
-        session, relay = traced.slopes(2000, 12000, per_transaction=100)
-        with_headers, their_relay = traced.slopes(2000, 12000, per_transaction=100, headers=True)
+        single, its_relay, single_wal = traced.slopes(500, 3000, per_transaction=1)
+        session, relay, wal = traced.slopes(2000, 12000, per_transaction=100)
+        with_headers, their_relay, _ = traced.slopes(2000, 12000, per_transaction=100, headers=True)
     return {
         "emit, the call, 1 a transaction": single.instructions(EMIT),
         "emit, the call, 100 a transaction": session.instructions(EMIT),
@@ -78,6 +81,8 @@ def measure_server(bench):
         "emit, at commit, 1 a transaction": single.instructions(AT_COMMIT),
         "emit, at commit, 100 a transaction": session.instructions(AT_COMMIT),
         "emit, at commit, 100 a transaction, 4 headers": with_headers.instructions(AT_COMMIT),
+        "emit, bytes of WAL, 1 a transaction": single_wal,
+        "emit, bytes of WAL, 100 a transaction": wal,
         "read, 1 a transaction": read(its_relay),
         "read, 100 a transaction": read(relay),
         "read, 100 a transaction, 4 headers": read(their_relay),
@@ -100,7 +105,8 @@ class Traced:
 
     def __enter__(self):
         # Nothing that comes at its own time.
-        quiet = {"autovacuum": "off", "fsync": "off", "wal_level": "replica", "shared_buffers": "256MB", "jit": "off"}
+        quiet = {"autovacuum": "off", "fsync": "off", "wal_level": "replica", "shared_buffers": "256MB", "jit": "off",
+                 "full_page_writes": "off", "checkpoint_timeout": "1d"}  # fmt: skip
         # The extension comes into being natively, so that no profile has any of it.
         native = self.bench.postgres("instructions", **quiet, outbox__enabled="off")
         native.create_extension()
@@ -124,12 +130,14 @@ class Traced:
         self.server.stop()
 
     def slopes(self, few, many, per_transaction, headers=False):
-        """Of a session that emits and of a relay that drains what it has emitted."""
-        sessions, relays = [], []
+        """Of a session that emits and of a relay that drains what it has emitted; and the bytes of WAL of a message."""
+        sessions, relays, wal = [], [], []
         for count in (few, many):
+            before = self._wal()
             sessions.append(self._emit(count, per_transaction, headers))
+            wal.append(self._wal() - before)
             relays.append(self._relay())
-        return Slope(*sessions, many - few), Slope(*relays, many - few)
+        return Slope(*sessions, many - few), Slope(*relays, many - few), (wal[1] - wal[0]) / (many - few)
 
     def _emit(self, count, per_transaction, headers):
         call = messages.emit_sql("g", SIZE, "bench", len(messages.USER_HEADERS) if headers else 0)
@@ -151,6 +159,9 @@ class Traced:
         profile = self.server.profile(relay)
         wait_for(lambda: self._state("disabled"), "another relay")
         return profile
+
+    def _wal(self):
+        return int(self.control.execute("SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn").fetchone()[0])
 
     def _enable(self, value):
         self.control.execute(f"ALTER SYSTEM SET outbox.enabled = {value}")
@@ -284,14 +295,18 @@ def accept(records):
     LAST_VALUES.write_text(json.dumps({"versions": versions_of(records), "instructions": figures}, indent=4) + "\n")
 
 
+def too_much(name, value, before):
+    return value > before * (1 + (WAL_TOLERANCE if "WAL" in name else TOLERANCE))
+
+
 def complaints(records, last=None):
     """One line for each figure that is too far above its last value, or has gone."""
     last = last or last_values()
     now = medians(records)
     found = [
-        f"{name}: {now[name]:,.0f} instructions, {now[name] / before - 1:+.1%} of its last value {before:,}"
+        f"{name}: {now[name]:,.0f}, {now[name] / before - 1:+.1%} of its last value {before:,}"
         for name, before in last["instructions"].items()
-        if name in now and now[name] > before * (1 + TOLERANCE)
+        if name in now and too_much(name, now[name], before)
     ]
     return found + [f"{name}: not measured" for name in last["instructions"] if name not in now]
 
@@ -302,7 +317,7 @@ def report(records, last=None):
     for name, values in measured(records).items():
         value, before = statistics.median(values), last["instructions"].get(name)
         change = f"{value / before - 1:+.1%}" if before else NOTHING
-        if before and value > before * (1 + TOLERANCE):
+        if before and too_much(name, value, before):
             change = f"**{change}**"
         spread = f"{(max(values) - min(values)) / value:.2%}" if len(values) > 1 else NOTHING
         rows.append([name, f"{value:,.0f}", spread, f"{before:,}" if before else NOTHING, change])
@@ -314,4 +329,4 @@ def report(records, last=None):
     others = [f"{name} {version}" for name, version in last["versions"].items() if now.get(name) != version]
     if others:
         notes.append(f"The last values come from {', '.join(others)}: a change may be theirs.")
-    return Report([Table("Instructions per message", ["", "now", "spread", "last value", "change"], rows)], notes=notes)
+    return Report([Table("Instructions per message, and bytes of WAL", ["", "now", "spread", "last value", "change"], rows)], notes=notes)
