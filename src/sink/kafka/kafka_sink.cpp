@@ -334,6 +334,7 @@ void KafkaSink::look_for_nobody() {
 }
 
 void KafkaSink::statistics(std::string_view json) {
+    if (!stream_) return;  // of one that is being made
     auto summary = summarize(json);
     if (!summary) return;
     if (state_ == Stream::Running && summary->connected) look_for_silence();
