@@ -53,6 +53,14 @@ def children(pid):
         return []
 
 
+def stopped(pid):
+    """Whether the process is there and has been stopped by a signal."""
+    try:
+        return "\nState:\tT " in Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+
+
 def title(pid):
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").strip().decode(errors="replace")

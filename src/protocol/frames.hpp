@@ -17,6 +17,7 @@
 //                   Log        a line for the server's log; never message text, never a secret
 //                   Statistics counters by name: a flat JSON object of numbers without blanks, at
 //                              most kMaxStatistics bytes
+//                   Idle       nothing will come until the relay writes: it may stop the process
 //
 // Each message is answered by exactly one Delivered or Failed, unless the connection ends first. A
 // Failed closes its topic: the sink returns every later message of that topic (kind Returned) until
@@ -27,6 +28,9 @@
 // Neither end trusts the other's lengths, numbers or texts. A relay that breaks these rules makes
 // the sink end with exit status 76. A sink that breaks them is killed, what it had not answered is
 // taken back, and after a pause another one is started; reports.hpp has the rules for its side.
+//
+// Idle is for sinks whose client has timers of its own. One that said it has to bear being stopped
+// (SIGSTOP) at any moment, for any time, until the relay writes again or is gone.
 //
 // Rules for this file: no server header, no exceptions, no allocation, no standard containers.
 #pragma once
@@ -55,6 +59,7 @@ enum class FrameType : uint8_t {
     Condition = 'C',
     Log = 'L',
     Statistics = 'T',
+    Idle = 'I',
 };
 
 struct FrameHeader {
@@ -123,9 +128,9 @@ static_assert(sizeof(ConditionHead) == 8);
 enum class LogLevel : uint8_t { Error = 3, Warning = 4, Notice = 5, Info = 6, Debug = 7 };
 
 // Body of Log: uint8_t LogLevel, then text. Body of Reopen: the topic's name. Body of Statistics:
-// JSON. Body of Ready: uint32_t version, then the name. Body of Settings: uint32_t version, then
-// pairs of strings (name, value) to the end of the body. A string is a uint32_t length and its
-// bytes.
+// JSON. Drain and Idle have none. Body of Ready: uint32_t version, then the name. Body of Settings:
+// uint32_t version, then pairs of strings (name, value) to the end of the body. A string is a
+// uint32_t length and its bytes.
 
 // A view of bytes that somebody else owns. A null view (data == nullptr, absent) differs from an
 // empty one.

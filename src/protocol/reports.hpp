@@ -32,6 +32,8 @@ inline const char* report_name(FrameType type) {
             return "Log";
         case FrameType::Statistics:
             return "Statistics";
+        case FrameType::Idle:
+            return "Idle";
         default:
             return nullptr;  // a sink sends nothing else
     }
@@ -52,6 +54,8 @@ inline uint32_t longest_report(FrameType type) {
             return static_cast<uint32_t>(sizeof(LogLevel)) + kMaxText;
         case FrameType::Statistics:
             return kMaxStatistics;
+        case FrameType::Idle:
+            return 0;
         default:
             return 0;
     }

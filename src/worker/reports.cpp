@@ -190,6 +190,16 @@ bool on_statistics(Relay* relay, const Report& report) {
 
 static_assert(protocol::kMaxStatistics < kStatisticsLength);
 
+// It may be stopped, unless there is something for it by now, or it has just been in trouble: then
+// it will say so again.
+bool on_idle(Relay* relay) {
+    SinkProcess& sink = relay->sink;
+    bool idle = sink.state() == SinkProcess::State::Ready && sink.unwritten() == 0 &&
+                relay->in_flight.count() == 0 && !relay->sink_in_trouble;
+    if (idle) sink.freeze();
+    return true;
+}
+
 // False: it is none that a sink may send, or not now; relay->complaint says why.
 bool handle(Relay* relay, const Report& report) {
     switch (report.type) {
@@ -205,6 +215,8 @@ bool handle(Relay* relay, const Report& report) {
             return on_log(relay, report);
         case protocol::FrameType::Statistics:
             return on_statistics(relay, report);
+        case protocol::FrameType::Idle:
+            return on_idle(relay);
         default:
             return false;  // not reached: ReportBuffer knows the types
     }

@@ -111,6 +111,16 @@ bool SinkProcess::start(const char* name, const char* database) {
     return true;
 }
 
+void SinkProcess::freeze() {
+    frozen_ = ::kill(pid_, SIGSTOP) == 0;
+}
+
+void SinkProcess::thaw() {
+    if (!frozen_) return;
+    ::kill(pid_, SIGCONT);
+    frozen_ = false;
+}
+
 void SinkProcess::kill() {
     if (!running()) return;
     ::kill(pid_, SIGKILL);
@@ -119,6 +129,7 @@ void SinkProcess::kill() {
 
 int SinkProcess::reap() {
     int status = 0;
+    thaw();
     if (socket_ >= 0) close(socket_);
     socket_ = -1;
     // It has closed its end or was killed. One that lingers all the same is helped along.
@@ -171,6 +182,7 @@ void SinkProcess::note_sent() {
 
 bool SinkProcess::flush() {
     bool socket_full = false;
+    if (unwritten() > 0) thaw();
     while (unwritten() > 0) {
         OUTBOX_FAULT_POINT("relay-before-sending");
         ssize_t done = send(socket_, output_.data + written_, unwritten(), MSG_NOSIGNAL);

@@ -2,6 +2,16 @@
 //
 // States: none -> starting (settings sent) -> ready (it said so) -> ending (Drain sent) -> none. It
 // may end from any state by itself, which the end of file on the socket tells.
+//
+// A ready one that said that it is idle is frozen (SIGSTOP): the timers of its client do not wake
+// it. Invariants:
+//   - Frozen means ready, every message answered and every frame written: nothing is owed by either
+//     side, so a frozen sink holds up nothing, whatever the relay does next.
+//   - It is thawed (SIGCONT) before a byte is written to it, and before its end is waited for.
+//   There
+//     is one place for each, flush() and reap(), and they see to it.
+//   - It does not outlive its relay, however that ends: SIGKILL, which it asked the kernel for
+//     (PR_SET_PDEATHSIG), ends a stopped process too.
 #pragma once
 
 #include "pg/postgres.hpp"
@@ -20,6 +30,9 @@ class SinkProcess {
     // Starts outbox-<name> and sends it its settings. False if it could not be started; errno tells
     // why.
     bool start(const char* name, const char* database);
+
+    // Stops it, until there is something to write. For one that is ready and owes no answer.
+    void freeze();
 
     // Ends it at once, if it is there.
     void kill();
@@ -53,12 +66,14 @@ class SinkProcess {
     uint64 last_sent() const { return last_sent_; }
 
   private:
+    void thaw();
     void clear_buffers();
     void note_sent();
 
     State state_ = State::None;
     pid_t pid_ = 0;
     int socket_ = -1;
+    bool frozen_ = false;
     StringInfoData output_;
     size_t written_ = 0;
     size_t sent_to_ = 0;  // the frames up to here have been written completely

@@ -213,6 +213,16 @@ def test_a_sink_that_returns_everything_is_tried_with_growing_pauses(rogue):
     one.check_recovery()
 
 
+def test_a_sink_that_calls_itself_idle_is_stopped_only_when_it_has_answered(rogue):
+    one = rogue("idle_at_any_time")
+    for count in range(1, 4):
+        one.emit()
+        one.database.drain()
+        assert len(read_messages(one.file)) == 20 * count
+    one.check_harmless()
+    one.check_recovery()
+
+
 def test_a_sink_that_speaks_byte_by_byte_is_understood(rogue):
     one = rogue("byte_by_byte")
     one.emit()

@@ -65,9 +65,9 @@ std::string body_of(FuzzedDataProvider& data, FrameType type) {
 std::string stream_of(FuzzedDataProvider& data) {
     std::string stream;
     while (data.remaining_bytes() > 0 && stream.size() < (1 << 16)) {
-        constexpr FrameType kTypes[] = {FrameType::Ready,  FrameType::Delivered,
-                                        FrameType::Failed, FrameType::Condition,
-                                        FrameType::Log,    FrameType::Statistics};
+        constexpr FrameType kTypes[] = {
+            FrameType::Ready, FrameType::Delivered,  FrameType::Failed, FrameType::Condition,
+            FrameType::Log,   FrameType::Statistics, FrameType::Idle};
         FrameType type = data.PickValueInArray(kTypes);
         std::string body = body_of(data, type);
         protocol::FrameHeader header{};

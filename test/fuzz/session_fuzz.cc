@@ -51,6 +51,7 @@ class MoodySink final : public sink::Sink {
                 break;
             case 4:
                 reports_.statistics(R"({"count":1})");
+                reports_.idle();
                 break;
             default:
                 break;

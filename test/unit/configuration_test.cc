@@ -56,6 +56,23 @@ TEST(ClientConfiguration, KeepsThePromise) {
     EXPECT_EQ(value(configuration.alone(), "batch.num.messages"), "1");
 }
 
+TEST(ClientConfiguration, KnowsCredentialsThatAreRenewedByATimer) {
+    TemporaryFolder folder;
+    auto renews = [&](const std::string& properties) {
+        auto file = folder.write("conf", properties);
+        return ClientConfiguration(settings({{"config_file", file}})).renews_credentials();
+    };
+    for (const char* lasting :
+         {"# none\n", "security.protocol=ssl\n", "sasl.mechanism=OAUTHBEARER\n",
+          "security.protocol=SASL_SSL\nsasl.mechanism=PLAIN\n",
+          "sasl.mechanisms=SCRAM-SHA-512\nsecurity.protocol=sasl_plaintext\n"})
+        EXPECT_FALSE(renews(lasting)) << lasting;
+    // GSSAPI is what librdkafka takes where nothing is said.
+    for (const char* renewed : {"security.protocol=SASL_SSL\nsasl.mechanism=OAUTHBEARER\n",
+                                "security.protocol=sasl_plaintext\n"})
+        EXPECT_TRUE(renews(renewed)) << renewed;
+}
+
 TEST(ClientConfiguration, TlsVerifiesTheBrokerUnlessTheFileSaysOtherwise) {
     TemporaryFolder folder;
     auto expect = [&](const std::string& properties, const char* verify, const char* name) {

@@ -79,6 +79,10 @@ TEST(ReportBuffer, KnowsDamageBeforeTheBodyComes) {
             EXPECT_EQ(buffer.report.length, length);
         }
     }
+    Buffer idle;
+    idle.put(header(FrameType::Idle, 0) + header(FrameType::Idle, 1));
+    EXPECT_EQ(idle.next(), Next::Report);
+    EXPECT_EQ(idle.next(), Next::Damage);
     // What only a relay sends, and what nobody does.
     for (char type : {'S', 'M', 'O', 'D', '\0', '?', '\xff'}) {
         Buffer buffer;

@@ -36,6 +36,21 @@ TEST(Statistics, TimeAloneIsNoActivity) {
     EXPECT_NE(first->activity, busy->activity);
 }
 
+TEST(Statistics, AskingIsAnyRequestAndAnyStepOfAConnection) {
+    auto asking = [](const std::string& broker) {
+        return kafka::summarize(R"({"brokers": {"a": {"nodeid": 1, "state": "UP"}, "b": )" +
+                                broker + "}}")
+            ->asking;
+    };
+    for (const char* calm : {R"({"state": "UP", "outbuf_cnt": 0, "waitresp_cnt": 0})",
+                             R"({"state": "INIT"})", R"({"state": "DOWN"})"})
+        EXPECT_FALSE(asking(calm)) << calm;
+    for (const char* busy : {R"({"state": "UP", "outbuf_cnt": 1})",
+                             R"({"state": "UP", "waitresp_cnt": 1})", R"({"state": "CONNECT"})",
+                             R"({"state": "AUTH_HANDSHAKE"})", R"({"state": "APIVERSION_QUERY"})"})
+        EXPECT_TRUE(asking(busy)) << busy;
+}
+
 TEST(Statistics, WhatIsNoStatistics) {
     EXPECT_FALSE(kafka::summarize("not json"));
     EXPECT_FALSE(kafka::summarize("[]"));

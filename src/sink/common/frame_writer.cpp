@@ -62,6 +62,10 @@ void FrameWriter::statistics(std::string_view json) {
     if (!full() && json.size() <= protocol::kMaxStatistics) frame(FrameType::Statistics, {}, json);
 }
 
+void FrameWriter::idle() {
+    frame(FrameType::Idle, {}, {});
+}
+
 bool FrameWriter::flush(int fd) {
     seal_numbers();
     while (written_ < queue_.size()) {

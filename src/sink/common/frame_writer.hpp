@@ -23,6 +23,7 @@ class FrameWriter {
     void condition(bool trouble, bool fatal, int32_t code, std::string_view text);
     void log(protocol::LogLevel level, std::string_view text);
     void statistics(std::string_view json);
+    void idle();
 
     // Writes what the socket takes now; false when the relay is gone.
     bool flush(int fd);

@@ -31,6 +31,9 @@ class Reports {
 
     virtual void log(protocol::LogLevel level, std::string_view text) = 0;
     virtual void statistics(std::string_view json) = 0;
+    // Nothing is to be done, and nothing will come by itself: the process may be stopped until the
+    // relay has something for it. May be repeated.
+    virtual void idle() = 0;
 };
 
 }  // namespace outbox::sink

@@ -149,6 +149,11 @@ void Session::statistics(std::string_view json) {
     writer_.statistics(json);
 }
 
+// Behind everything that was said before, so that the relay has heard it when it stops us.
+void Session::idle() {
+    if (state_ == State::Running && sink_->idle()) writer_.idle();
+}
+
 void Session::give_up(bool fatal_setting, int32_t code, std::string_view text) {
     if (fatal_setting)
         writer_.condition(true, true, code, text);

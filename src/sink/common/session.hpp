@@ -38,6 +38,7 @@ class Session final : private Reports {
     void recovered() override;
     void log(protocol::LogLevel level, std::string_view text) override;
     void statistics(std::string_view json) override;
+    void idle() override;
 
     bool wait();
     bool read_frames();

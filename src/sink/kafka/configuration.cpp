@@ -33,6 +33,14 @@ void set(rd_kafka_conf_t* configuration, const char* name, int64_t value) {
     set(configuration, name, std::to_string(value));
 }
 
+// As librdkafka writes it.
+std::string value(const Configuration& configuration, const char* name) {
+    char text[512] = "";
+    size_t size = sizeof(text);
+    rd_kafka_conf_get(configuration.get(), name, text, &size);
+    return text;
+}
+
 // Properties that newer libraries have, and libraries built with TLS.
 void set_if_known(rd_kafka_conf_t* configuration, const char* name, const char* value) {
     char text[512];
@@ -66,8 +74,11 @@ ClientConfiguration::ClientConfiguration(const sink::Settings& settings)
         scrubber_.hide(property.value);
     }
     // Every property is tried now: a refusal has to come before Ready.
-    stream();
+    const Configuration tried = stream();
     alone();
+    const std::string mechanism = value(tried, "sasl.mechanisms");
+    renews_credentials_ = value(tried, "security.protocol").starts_with("sasl") &&
+                          mechanism != "PLAIN" && !mechanism.starts_with("SCRAM");
 }
 
 Configuration ClientConfiguration::common() const {

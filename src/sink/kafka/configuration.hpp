@@ -32,6 +32,9 @@ class ClientConfiguration {
 
     bool uses_scram() const { return uses_scram_; }
 
+    // The client gets new credentials from time to time: a token, a Kerberos ticket.
+    bool renews_credentials() const { return renews_credentials_; }
+
     const Scrubber& scrubber() const { return scrubber_; }
 
   private:
@@ -47,6 +50,7 @@ class ClientConfiguration {
     int64_t batch_bytes_ = 0;  // 0: as configured
     bool null_key_is_empty_key_ = false;
     bool uses_scram_ = false;
+    bool renews_credentials_ = false;
     std::vector<sink::Property> properties_;
     Scrubber scrubber_;
 };

@@ -10,7 +10,6 @@
 #include "fault_point.hpp"
 #include "sink/common/errors.hpp"
 #include "sink/kafka/error_kind.hpp"
-#include "sink/kafka/statistics.hpp"
 
 namespace outbox::kafka {
 
@@ -40,6 +39,11 @@ constexpr auto kSilence = 15s;
 constexpr auto kNobody = 4s;
 // Without messages nothing would show that a trouble has passed.
 constexpr auto kTouchEvery = 10s;
+// So many statistics, five seconds apart, that show no activity: time to hear what became of the
+// last messages, and of brokers that went.
+constexpr int kQuiet = 6;
+// How soon after it goes on a process hears of all that has happened while it was stopped.
+constexpr auto kNewsFromRest = 2s;
 
 FailureKind failure_kind(rd_kafka_resp_err_t error) {
     switch (kind_of(error)) {
@@ -121,6 +125,7 @@ std::unique_ptr<Producer> KafkaSink::make_stream() {
 }
 
 sink::Sink::Submit KafkaSink::submit(const protocol::MessageView& message) {
+    stir();
     if ((message.head.flags & protocol::kFlagAlone) != 0) {
         if (!alone_)
             alone_ = std::make_unique<Producer>(configuration_->alone(),
@@ -228,7 +233,7 @@ void KafkaSink::tend_alone() {
 }
 
 void KafkaSink::delivered(uint64_t number) {
-    in_trouble_ = false;
+    in_trouble_ = closed_while_resting_ = false;
     rebuild_delay_ = {};
     OUTBOX_FAULT_POINT("kafka-after-delivery");
     reports_.delivered(number);
@@ -261,6 +266,11 @@ void KafkaSink::error(rd_kafka_resp_err_t error, std::string_view text) {
             words += kAllDown;
             break;
         case RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN:
+            if (!in_trouble_ && has_rested()) {
+                last_words_.clear();
+                closed_while_resting_ = true;
+                return;
+            }
             if (in_trouble_ && last_words_.empty()) return;  // it was said why
             if (last_words_.empty()) {
                 trouble(error, words);
@@ -286,7 +296,8 @@ void KafkaSink::error(rd_kafka_resp_err_t error, std::string_view text) {
 }
 
 void KafkaSink::trouble(int32_t code, std::string_view text) {
-    unexplained_ = false;
+    unexplained_ = closed_while_resting_ = false;
+    stir();
     if (!in_trouble_) touch_at_ = now_ + kTouchEvery;
     in_trouble_ = true;
     reports_.trouble(code, configuration_->scrubber()(text));
@@ -333,14 +344,48 @@ void KafkaSink::look_for_nobody() {
             "no broker has answered yet: their names may not resolve, or their hosts stay silent");
 }
 
+// Credentials that are renewed by a timer would be too old for the first connection after a rest.
+bool KafkaSink::may_rest(const Statistics& summary) const {
+    return state_ == Stream::Running && !alone_ && reaper_.pending() == 0 && !in_trouble_ &&
+           summary.connected && !summary.asking && !configuration_->renews_credentials();
+}
+
+// Connections that were closed meanwhile: some broker has taken one again, or none has.
+void KafkaSink::look_after_rest(const Statistics& summary) {
+    if (!closed_while_resting_) return;
+    if (summary.connected) {
+        closed_while_resting_ = false;
+    } else if (!last_words_.empty()) {
+        trouble(RD_KAFKA_RESP_ERR__TRANSPORT, last_words_ + kAllDown);
+        last_words_.clear();
+    }
+}
+
+// Something happens.
+void KafkaSink::stir() {
+    if (quiet_ >= kQuiet) woken_at_ = now_;
+    quiet_ = 0;
+}
+
+// Or is about to, or has just stirred.
+bool KafkaSink::has_rested() const {
+    return quiet_ >= kQuiet || now_ - woken_at_ < kNewsFromRest;
+}
+
 void KafkaSink::statistics(std::string_view json) {
     if (!stream_) return;  // of one that is being made
     auto summary = summarize(json);
     if (!summary) return;
+    look_after_rest(*summary);
     if (state_ == Stream::Running && summary->connected) look_for_silence();
     if (state_ == Stream::Running && !summary->connected) look_for_nobody();
-    // An idle sink does not wake the relay.
-    if (summary->activity == last_activity_) return;
+    // An idle sink does not wake the relay, but once: to be stopped.
+    if (summary->activity == last_activity_) {
+        if (quiet_ < kQuiet) ++quiet_;
+        if (quiet_ == kQuiet && may_rest(*summary)) reports_.idle();
+        return;
+    }
+    stir();
     last_activity_ = summary->activity;
     reports_.statistics(summary->json);
 }

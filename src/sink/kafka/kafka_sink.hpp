@@ -12,6 +12,7 @@
 #include "sink/kafka/configuration.hpp"
 #include "sink/kafka/producer.hpp"
 #include "sink/kafka/reaper.hpp"
+#include "sink/kafka/statistics.hpp"
 
 namespace outbox::kafka {
 
@@ -21,6 +22,11 @@ namespace outbox::kafka {
 // With enable.gapless.guarantee any refused batch breaks the stream producer for good: nothing that
 // was behind the batch is sent any more. The sink then waits for the answers to what is under way,
 // gives everything else back, and starts a new producer. Until that stands it takes no message.
+//
+// librdkafka's threads wake several times a second whatever they have to do. So when nothing has
+// happened for half a minute the sink says that it is idle, and the relay stops the process until
+// it has a message. Brokers close the connections meanwhile (connections.max.idle.ms), which is no
+// trouble: it is when no broker takes the next one.
 class KafkaSink final : public sink::Sink {
   public:
     explicit KafkaSink(sink::Reports& reports);
@@ -61,6 +67,10 @@ class KafkaSink final : public sink::Sink {
     void statistics(std::string_view json);
     void look_for_silence();
     void look_for_nobody();
+    bool may_rest(const Statistics& summary) const;
+    void look_after_rest(const Statistics& summary);
+    void stir();
+    bool has_rested() const;
     void trouble(int32_t code, std::string_view text);
 
     sink::Reports& reports_;
@@ -85,6 +95,9 @@ class KafkaSink final : public sink::Sink {
     bool unexplained_ = false;  // no broker is there, and nothing has said why yet
     std::string last_words_;  // of a broker connection that failed; empty once they were passed on
     std::string last_activity_;  // of the statistics that were sent
+    int quiet_ = 0;              // how often in a row the statistics were the same, without work
+    Clock::time_point woken_at_{};
+    bool closed_while_resting_ = false;  // all connections, and none is back
     sink::RepeatFilter log_filter_{std::chrono::minutes(1)};
 };
 

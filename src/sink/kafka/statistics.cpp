@@ -4,8 +4,18 @@
 #include <algorithm>
 #include <cstdint>
 #include <nlohmann/json.hpp>
+#include <string>
 
 namespace outbox::kafka {
+
+namespace {
+
+// Any other state is one of the steps of a connection.
+bool settled(std::string_view state) {
+    return state == "UP" || state == "INIT" || state == "DOWN";
+}
+
+}  // namespace
 
 std::optional<Statistics> summarize(std::string_view librdkafka_json) {
     using Json = nlohmann::ordered_json;
@@ -17,13 +27,17 @@ std::optional<Statistics> summarize(std::string_view librdkafka_json) {
     int64_t waiting = 0, under_way = 0, errors = 0, timeouts = 0, slowest_us = 0;
     const Json list = all.value("brokers", Json::object());
     for (const Json& broker : list) {
-        const bool up = broker.value("state", "") == "UP";
+        const std::string state = broker.value("state", "");
+        const bool up = state == "UP";
         statistics.connected = statistics.connected || up;
         // Without a number: an address of the bootstrap list, or librdkafka's own bookkeeping.
         if (broker.value("nodeid", -1) >= 0) {
             ++brokers;
             brokers_up += up ? 1 : 0;
         }
+        statistics.asking = statistics.asking || !settled(state) ||
+                            broker.value("outbuf_cnt", int64_t{0}) > 0 ||
+                            broker.value("waitresp_cnt", int64_t{0}) > 0;
         waiting += broker.value("outbuf_msg_cnt", int64_t{0});
         under_way += broker.value("waitresp_msg_cnt", int64_t{0});
         errors += broker.value("txerrs", int64_t{0}) + broker.value("rxerrs", int64_t{0});

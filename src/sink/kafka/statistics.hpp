@@ -9,6 +9,7 @@ namespace outbox::kafka {
 
 struct Statistics {
     bool connected = false;  // to at least one broker
+    bool asking = false;     // a request is not answered, or a connection is being made
     std::string json;        // for the relay; fits its limit
     std::string activity;    // stays the same while nothing happens
 };

@@ -238,6 +238,16 @@ def byte_by_byte(relay):
             relay.send(bytes([byte]))
 
 
+def idle_at_any_time(relay):
+    """Says so before, while and after it has something to do."""
+    relay.send(ready(), frame("I"))
+    while True:
+        relay.read_messages()
+        relay.send(frame("I"))
+        time.sleep(0.02)  # it may be stopped here, if the relay believes it
+        relay.send(delivered(relay.keep(relay.messages.pop(0))), frame("I"))
+
+
 def everything_comes_back(relay):
     """Within the protocol: it returns whatever it gets, at once."""
     relay.send(ready())

@@ -106,6 +106,9 @@ bool RelayModel::handle_copy(const Report& report) {
             must_be_counters(report);
             understood_.push_back("statistics");
             return true;
+        case FrameType::Idle:
+            understood_.push_back("idle");
+            return true;
         default:
             must(false, "only reports leave the buffer");
             return false;

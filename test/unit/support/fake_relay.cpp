@@ -146,6 +146,10 @@ void FakeRelay::take(FrameType type, const char* body, size_t length) {
             if (length > protocol::kMaxStatistics) violations.push_back("long statistics");
             statistics.push_back(rest());
             break;
+        case FrameType::Idle:
+            if (length > 0) violations.push_back("Idle with a body");
+            ++idle;
+            break;
         default:
             violations.push_back("a frame of type " + std::to_string(static_cast<int>(type)));
     }

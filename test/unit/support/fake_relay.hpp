@@ -81,6 +81,7 @@ class FakeRelay {
     std::vector<ConditionSeen> conditions;
     std::vector<std::string> log;
     std::vector<std::string> statistics;
+    int idle = 0;  // how often it said so
 
   private:
     bool read_once(std::chrono::milliseconds patience);
