@@ -309,8 +309,8 @@ CREATE VIEW outbox.status AS
 COMMENT ON VIEW outbox.status IS
     'One row on this database''s relay. Reading it costs the same whatever is waiting.';
 COMMENT ON COLUMN outbox.status.state IS
-    'running; connecting (the broker has not answered yet, or no longer does); waiting (a topic takes no messages '
-    'at present, others flow); paused (outbox.pause()); foreign (these messages were written by another server or '
+    'running (where there was no message for half a minute: as of then); connecting (the broker has not answered yet, '
+    'or no longer does); waiting (a topic takes no messages at present, others flow); paused (outbox.pause()); foreign (these messages were written by another server or '
     'database: outbox.resume() publishes them); disabled (outbox.enabled is off); failed (see last_error: the relay '
     'tries again by itself); stopped (no relay is running)';
 COMMENT ON COLUMN outbox.status.backlog IS 'messages committed and not settled yet, deferred ones included';
