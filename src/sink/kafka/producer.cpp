@@ -56,6 +56,9 @@ bool only_inferred(const rd_kafka_message_t& report) {
     return report.err == RD_KAFKA_RESP_ERR_NO_ERROR && report.offset == RD_KAFKA_OFFSET_INVALID;
 }
 
+// A client that says more than can be heard (statistics every millisecond) has to wait for the
+// relay now and then.
+constexpr int kMostEvents = 64;
 constexpr auto kAskFor = std::chrono::seconds(2);
 constexpr auto kAskEvery = std::chrono::milliseconds(50);
 constexpr auto kKeepPartition = std::chrono::milliseconds(10);
@@ -300,8 +303,14 @@ void Producer::touch_cluster() {
 
 void Producer::poll() {
     now_ = Clock::now();
-    while (Event event{rd_kafka_queue_poll(queue_.get(), 0)})
-        on_event(event.get());
+    events_left_ = true;
+    for (int i = 0; i < kMostEvents && events_left_; ++i) {
+        Event event{rd_kafka_queue_poll(queue_.get(), 0)};
+        if (event)
+            on_event(event.get());
+        else
+            events_left_ = false;
+    }
     if (now_ >= keep_partition_until_ && last_topic_ != nullptr) {
         keep_partition_until_ = now_ + kKeepPartition;
         for (auto& [name, topic] : topics_)
@@ -323,6 +332,7 @@ void Producer::poll() {
 }
 
 std::optional<Producer::Clock::time_point> Producer::wake_at() const {
+    if (events_left_) return now_;
     if (!backlogs_) return std::nullopt;
     return now_ + kAskEvery;
 }

@@ -111,6 +111,7 @@ class Producer {
     size_t in_client_ = 0;
     Clock::time_point answered_at_{};  // or since when it holds any
     size_t waiting_ = 0;               // in gates and backlogs
+    bool events_left_ = false;         // in the client's queue
     bool backlogs_ = false;            // some topic may have a backlog
     bool broken_ = false;
     std::string broken_words_;  // where it was not librdkafka that said so
