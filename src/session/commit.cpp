@@ -90,11 +90,12 @@ void write_messages() {
     (void)GetTopTransactionId();
     OUTBOX_FAULT_POINT("session-after-xid");
     pending.messages = true;
-    int64 passed = relay_has_read(MyDatabaseId, schema.sequence);
+    int64 passed = positions_taken(MyDatabaseId, schema.sequence);
     TimestampTz time = GetCurrentTimestamp();
     int64 count = transaction_buffer.count();
     int64 position = take_positions(schema.sequence, count, passed);
     note_first_position(position);
+    note_positions_taken(MyDatabaseId, schema.sequence, position + count - 1);
     OUTBOX_FAULT_POINT("session-after-first-position");
     SegmentWriter writer(segment, position_index, count);
     transaction_buffer.begin_read();

@@ -4,6 +4,8 @@
 #include "pg/postgres.hpp"
 #include "session/commit.hpp"
 #include "storage/identity.hpp"
+#include "storage/schema.hpp"
+#include "storage/segment_index.hpp"
 #include "storage/spi.hpp"
 
 namespace outbox {
@@ -39,6 +41,19 @@ void mark_foreign_once() {
     subtransaction = GetCurrentSubTransactionId();
 }
 
+// Where a row is about to go, what is found through it must be found without.
+void keep_others_findable(const TriggerData* trigger) {
+    Schema schema = {};
+    (void)find_schema(&schema);
+    Relation segment = trigger->tg_relation;
+    for (int i = 0; i < kSegments; ++i) {
+        if (schema.segments[i] != RelationGetRelid(segment)) continue;
+        Relation index = index_open(schema.segment_indexes[i], RowExclusiveLock);
+        if (is_of_runs(index)) keep_next_findable(segment, index, trigger->tg_trigtuple);
+        index_close(index, NoLock);
+    }
+}
+
 // How many committed messages stand in this segment alone and are not settled.
 int64 undelivered_in(Relation segment) {
     StringInfoData query;
@@ -70,6 +85,7 @@ OUTBOX_SQL_FUNCTION(outbox_guard_segment) {
     TriggerData* trigger = trigger_data(fcinfo);
     // The publisher has a relay of its own; its rows are dropped here.
     if (IsLogicalWorker()) return PointerGetDatum(nullptr);
+    if (!TRIGGER_FIRED_BY_INSERT(trigger->tg_event)) keep_others_findable(trigger);
     mark_foreign_once();
     return proceed(trigger);
 }

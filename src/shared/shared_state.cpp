@@ -99,13 +99,23 @@ RelaySlot* find_slot(Oid database) {
     return nullptr;
 }
 
-int64 relay_has_read(Oid database, Oid sequence) {
+int64 positions_taken(Oid database, Oid sequence) {
     RelaySlot* slot = find_slot(database);
     if (!slot) return 0;
     SpinLockAcquire(&slot->mutex);
-    int64 watermark = slot->sequence == sequence ? slot->watermark : 0;
+    int64 read = slot->sequence == sequence ? slot->watermark : 0;
+    int64 taken = slot->taken_from == sequence ? slot->taken : 0;
     SpinLockRelease(&slot->mutex);
-    return watermark;
+    return Max(read, taken);
+}
+
+void note_positions_taken(Oid database, Oid sequence, int64 last) {
+    RelaySlot* slot = find_slot(database);
+    if (!slot) return;
+    SpinLockAcquire(&slot->mutex);
+    if (slot->taken_from != sequence || slot->taken < last) slot->taken = last;
+    slot->taken_from = sequence;
+    SpinLockRelease(&slot->mutex);
 }
 
 void request_relay(Oid database) {

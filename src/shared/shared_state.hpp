@@ -66,6 +66,8 @@ struct RelaySlot {
     int64_t parked;
     int64_t watermark;         // highest position read
     Oid sequence;              // where that position comes from
+    int64_t taken;             // highest position that a session took
+    Oid taken_from;            // from this sequence
     int64_t unsettled;         // number of positions up to the watermark that are not settled
     int64_t open_positions;    // the same, and those that may belong to no message
     int64_t first_in_flight;   // lowest position read but not settled; PG_INT64_MAX: none
@@ -131,9 +133,10 @@ void install_shared_memory();
 // The slot of a database, or nullptr. Cheap: remembers where it was last.
 RelaySlot* find_slot(Oid database);
 
-// The highest position from this sequence that the database's relay has read, as far as it has
-// told; or 0.
-int64 relay_has_read(Oid database, Oid sequence);
+// The highest position from this sequence that the database's relay has read or a session has taken
+// since the slot is there; or 0. No position may come twice: of two rows the relay might see one.
+int64 positions_taken(Oid database, Oid sequence);
+void note_positions_taken(Oid database, Oid sequence, int64 last);
 
 // Wakes the relay of a database, or asks the launcher for one. Cannot fail; callable while
 // committing.

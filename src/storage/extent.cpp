@@ -2,6 +2,7 @@
 #include "storage/extent.hpp"
 
 #include "storage/schema.hpp"
+#include "storage/segment_scan.hpp"
 
 namespace outbox {
 
@@ -10,21 +11,18 @@ Extent extent_of(Relation segment, Oid position_index) {
     Extent extent = {};
     if (RelationGetNumberOfBlocks(segment) == 0) return extent;
     Relation index = index_open(position_index, AccessShareLock);
-    TupleTableSlot* slot = table_slot_create(segment, nullptr);
-    IndexScanDesc scan = compat::begin_index_scan(segment, index, SnapshotAny, 0);
-    bool null;
-    index_rescan(scan, nullptr, 0, nullptr, 0);
-    if (index_getnext_slot(scan, ForwardScanDirection, slot)) {
+    SegmentScan scan;
+    scan.open(segment, index);
+    if (scan.first()) {
         extent.any = true;
-        extent.lowest = DatumGetInt64(slot_getattr(slot, kPosition, &null));
+        extent.lowest = scan.position();
     }
-    index_rescan(scan, nullptr, 0, nullptr, 0);
-    if (index_getnext_slot(scan, BackwardScanDirection, slot)) {
-        extent.highest = DatumGetInt64(slot_getattr(slot, kPosition, &null));
-        extent.newest = DatumGetTimestampTz(slot_getattr(slot, kTime, &null));
+    if (scan.last()) {
+        bool null;
+        extent.highest = scan.position();
+        extent.newest = DatumGetTimestampTz(slot_getattr(scan.slot(), kTime, &null));
     }
-    index_endscan(scan);
-    ExecDropSingleTupleTableSlot(slot);
+    scan.close();
     index_close(index, AccessShareLock);
     return extent;
 }

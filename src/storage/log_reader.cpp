@@ -41,11 +41,9 @@ bool LogReader::open(const Schema& schema, Snapshot snapshot, bool wait) {
             continue;
         }
         Segment* segment = &segments_[count_++];
-        *segment = Segment{};
         segment->heap = heap;
         segment->index = index;
-        segment->slot = table_slot_create(heap, nullptr);
-        segment->scan = compat::begin_index_scan(heap, index, SnapshotAny, 2);
+        segment->scan.open(heap, index);
     }
     return true;
 }
@@ -53,8 +51,7 @@ bool LogReader::open(const Schema& schema, Snapshot snapshot, bool wait) {
 void LogReader::close() {
     for (int i = 0; i < count_; ++i) {
         Segment* segment = &segments_[i];
-        index_endscan(segment->scan);
-        ExecDropSingleTupleTableSlot(segment->slot);
+        segment->scan.close();
         index_close(segment->index, AccessShareLock);
         table_close(segment->heap, AccessShareLock);
     }
@@ -63,40 +60,30 @@ void LogReader::close() {
 }
 
 void LogReader::seek(int64 from, int64 to) {
-    for (int i = 0; i < count_; ++i) {
-        Segment* segment = &segments_[i];
-        ScanKeyData keys[2];
-        ScanKeyInit(&keys[0], 1, BTGreaterEqualStrategyNumber, F_INT8GE, Int64GetDatum(from));
-        ScanKeyInit(&keys[1], 1, BTLessEqualStrategyNumber, F_INT8LE, Int64GetDatum(to));
-        index_rescan(segment->scan, keys, 2, nullptr, 0);
-        advance(segment);
-    }
     current_ = nullptr;
-}
-
-void LogReader::advance(Segment* segment) {
-    segment->filled = index_getnext_slot(segment->scan, ForwardScanDirection, segment->slot);
-    if (!segment->filled) return;
-    bool null;
-    segment->position =
-        DatumGetInt64(slot_getattr(segment->slot, segment_column::kPosition, &null));
+    bool there = false;
+    for (int i = 0; i < count_; ++i)
+        there = segments_[i].scan.seek(from, to) || there;
+    // Mostly it is: reading goes on with what a transaction has just written.
+    for (int i = 0; i < count_ && !there; ++i)
+        there = segments_[i].scan.look_behind();
 }
 
 RowKind LogReader::next(Row* row) {
     // The row returned last stays in its slot until here, so that load() can read it.
-    if (current_) advance(current_);
+    if (current_) current_->next();
     current_ = nullptr;
     for (int i = 0; i < count_; ++i) {
-        Segment* segment = &segments_[i];
-        if (segment->filled && (!current_ || segment->position < current_->position))
-            current_ = segment;
+        SegmentScan* scan = &segments_[i].scan;
+        if (scan->found() && (!current_ || scan->position() < current_->position()))
+            current_ = scan;
     }
     if (!current_) return RowKind::End;
 
-    row->position = current_->position;
-    HeapTuple tuple = ExecFetchSlotHeapTuple(current_->slot, false, nullptr);
+    row->position = current_->position();
+    HeapTuple tuple = ExecFetchSlotHeapTuple(current_->slot(), false, nullptr);
     row->owner = HeapTupleHeaderGetXmin(tuple->t_data);
-    if (table_tuple_satisfies_snapshot(current_->heap, current_->slot, snapshot_))
+    if (table_tuple_satisfies_snapshot(current_->segment(), current_->slot(), snapshot_))
         return RowKind::Visible;
     // Asking the snapshot, not the list of running transactions: only what the snapshot calls
     // running can become visible to a later one.
@@ -108,7 +95,7 @@ RowKind LogReader::next(Row* row) {
 
 void LogReader::load(Row* row) {
     using namespace segment_column;
-    TupleTableSlot* slot = current_->slot;
+    TupleTableSlot* slot = current_->slot();
     slot_getallattrs(slot);
     const Datum* values = slot->tts_values;
     const bool* nulls = slot->tts_isnull;

@@ -7,6 +7,7 @@
 
 #include "pg/postgres.hpp"
 #include "storage/schema.hpp"
+#include "storage/segment_scan.hpp"
 
 namespace outbox {
 
@@ -64,17 +65,13 @@ class LogReader {
     struct Segment {
         Relation heap;
         Relation index;
-        IndexScanDesc scan;
-        TupleTableSlot* slot;
-        bool filled;  // the slot holds a row that has not been returned
-        int64 position;
+        SegmentScan scan;
     };
-    void advance(Segment* segment);
 
     Snapshot snapshot_ = nullptr;
     Segment segments_[kSegments] = {};
     int count_ = 0;
-    Segment* current_ = nullptr;
+    SegmentScan* current_ = nullptr;  // has the row that was returned last
 };
 
 }  // namespace outbox

@@ -1,6 +1,8 @@
 // Writes rows to a segment, and their entries to its indexes. Session's backend, while committing.
 #include "storage/segment_writer.hpp"
 
+#include "storage/segment_index.hpp"
+
 namespace outbox {
 
 namespace {
@@ -9,12 +11,10 @@ namespace {
 constexpr int kPortionRows = 1000;
 constexpr size_t kPortionBytes = 256 * 1024;
 
-// An entry is the position and nothing else, for every row.
-bool is_plain(Relation index) {
-    Form_pg_index form = index->rd_index;
-    return form->indnatts == 1 && form->indkey.values[0] == segment_column::kPosition &&
-           form->indisready && !form->indisunique && !form->indisexclusion &&
-           heap_attisnull(index->rd_indextuple, Anum_pg_index_indpred, nullptr);
+// Whether a row stands right behind another one, on the same page.
+bool is_next(const ItemPointerData& place, const ItemPointerData& previous) {
+    return ItemPointerGetBlockNumber(&place) == ItemPointerGetBlockNumber(&previous) &&
+           ItemPointerGetOffsetNumber(&place) == ItemPointerGetOffsetNumber(&previous) + 1;
 }
 
 }  // namespace
@@ -39,8 +39,9 @@ void SegmentWriter::open_indexes(Oid position_index) {
     List* indexes = RelationGetIndexList(segment_);
     if (list_length(indexes) == 1 && linitial_oid(indexes) == position_index) {
         index_ = index_open(position_index, RowExclusiveLock);
-        if (is_plain(index_)) {
-            index_info_ = BuildIndexInfo(index_);
+        if (is_of_runs(index_)) {
+            // Without the predicate, which is true.
+            index_info_ = BuildDummyIndexInfo(index_);
             return;
         }
         index_close(index_, NoLock);
@@ -71,16 +72,15 @@ void SegmentWriter::add(const SegmentRow& row, size_t bytes) {
     if (count_ == capacity_ || bytes_ >= kPortionBytes) flush();
 }
 
-void SegmentWriter::insert_index_entries(TupleTableSlot* slot, int64 position) {
-    if (index_) {
-        Datum value = Int64GetDatum(position);
-        bool null = false;
-        (void)index_insert(index_, &value, &null, &slot->tts_tid, segment_, UNIQUE_CHECK_NO, false,
-                           index_info_);
-        return;
+// A row behind the one before it is found through that one (storage/segment_scan).
+void SegmentWriter::insert_index_entries(int row) {
+    TupleTableSlot* slot = slots_[row];
+    if (!index_) {
+        compat::insert_index_entries(target_, slot, estate_);
+        ResetPerTupleExprContext(estate_);
+    } else if (row == 0 || !is_next(slot->tts_tid, slots_[row - 1]->tts_tid)) {
+        insert_entry(segment_, index_, index_info_, &slot->tts_tid, first_position_ + row);
     }
-    compat::insert_index_entries(target_, slot, estate_);
-    ResetPerTupleExprContext(estate_);
 }
 
 void SegmentWriter::flush() {
@@ -92,10 +92,10 @@ void SegmentWriter::flush() {
     } else {
         table_multi_insert(segment_, slots_, count_, command_, 0, bulk_);
     }
-    for (int i = 0; i < count_; ++i) {
-        insert_index_entries(slots_[i], first_position_ + i);
+    for (int i = 0; i < count_; ++i)
+        insert_index_entries(i);
+    for (int i = 0; i < count_; ++i)
         ExecClearTuple(slots_[i]);
-    }
     MemoryContextSwitchTo(caller);
     if (portion_ != caller) MemoryContextReset(portion_);
     count_ = 0;

@@ -30,7 +30,7 @@ class SegmentWriter {
   private:
     void flush();
     void open_indexes(Oid position_index);
-    void insert_index_entries(TupleTableSlot* slot, int64 position);
+    void insert_index_entries(int row);
 
     Relation segment_;
     TupleDesc descriptor_;
@@ -43,8 +43,8 @@ class SegmentWriter {
     MemoryContext portion_;
     CommandId command_;
 
-    // The index on positions, where it is the only one; otherwise whatever the executor needs to
-    // serve any index that somebody may have added.
+    // The index on positions, where it is ours and the only one; otherwise whatever the executor
+    // needs to serve any index that somebody may have made.
     Relation index_ = nullptr;
     IndexInfo* index_info_ = nullptr;
     EState* estate_ = nullptr;

@@ -5,7 +5,7 @@
 #include "settings.hpp"
 #include "shared/timer.hpp"
 #include "storage/extent.hpp"
-#include "storage/log_reader.hpp"
+#include "storage/segment_scan.hpp"
 
 namespace outbox {
 
@@ -62,21 +62,17 @@ struct Probe {
 
 bool row_present(void* context, int64 from, int64 to) {
     Probe* probe = static_cast<Probe*>(context);
-    TupleTableSlot* slot = table_slot_create(probe->heap, nullptr);
-    IndexScanDesc scan = compat::begin_index_scan(probe->heap, probe->index, SnapshotAny, 2);
-    ScanKeyData keys[2];
-    ScanKeyInit(&keys[0], 1, BTGreaterEqualStrategyNumber, F_INT8GE, Int64GetDatum(from));
-    ScanKeyInit(&keys[1], 1, BTLessEqualStrategyNumber, F_INT8LE, Int64GetDatum(to));
-    index_rescan(scan, keys, 2, nullptr, 0);
+    SegmentScan scan;
+    scan.open(probe->heap, probe->index);
+    if (!scan.seek(from, to)) (void)scan.look_behind();
     bool present = false;
-    while (!present && index_getnext_slot(scan, ForwardScanDirection, slot)) {
-        HeapTuple tuple = ExecFetchSlotHeapTuple(slot, false, nullptr);
+    for (; scan.found() && !present; scan.next()) {
+        HeapTuple tuple = ExecFetchSlotHeapTuple(scan.slot(), false, nullptr);
         TransactionId owner = HeapTupleHeaderGetXmin(tuple->t_data);
         // No open transaction has rows here, so what did not commit never will.
         present = !TransactionIdIsNormal(owner) || TransactionIdDidCommit(owner);
     }
-    index_endscan(scan);
-    ExecDropSingleTupleTableSlot(slot);
+    scan.close();
     return present;
 }
 

@@ -145,6 +145,8 @@ bool assign(Oid database) {
     slot->state = RelayState::Stopped;
     slot->sink_pid = 0;
     slot->delivered = slot->deferred = slot->watermark = slot->unsettled = 0;
+    slot->taken = 0;
+    slot->taken_from = InvalidOid;
     slot->first_in_flight = PG_INT64_MAX;
     slot->snapshots = 0;
     slot->delivered_at = slot->last_error_at = slot->healthy_since = 0;
