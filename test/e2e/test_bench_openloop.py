@@ -184,3 +184,18 @@ def test_disk_is_what_it_was_before_at_most_and_at_the_end():
     assert [found[f"table_{when}"] for when in ("before", "highest", "end")] == [10, 90, 0]
     assert [found[f"database_{when}"] for when in ("before", "highest", "end")] == [100, 180, 110]
     assert found["wal_highest"] == 5
+
+
+def test_the_report_has_a_table_for_each_kind_of_trouble():
+    sizes = {f"{kind}_{when}": 1 << 20 for kind in ("table", "database", "wal") for when in ("before", "highest", "end")}
+    backlog = {"emitted_rate": 5, "first_s": 1, "drain_s": 2, "rate": 7, "peak_relay": 1 << 20, "peak_sink": 3 << 20} | sizes
+    kills = {"kills": 2, "process_ms": 1, "process_most_ms": 2, "first_ms": 3, "first_most_ms": 4}
+    records = [
+        recovered(recovery.SINK, recovery.OUTBOX, 1, **kills),
+        recovered(recovery.BESIDE, recovery.ALIVE, 1, p50_ms=1, p99_ms=2, max_ms=3),
+        recovered(recovery.row_of(recovery.BEHIND), recovery.OUTBOX, 1, **backlog),
+    ]
+    sinks, beside, behind = recovery.report(records).tables
+    assert dict(sinks.rows)["came twice"] == dict(behind.rows)["came twice"] == "3"
+    assert beside.title.startswith("Transactions at 400 a second, each with an UPDATE")
+    assert dict(behind.rows)["sink, peak memory, MiB"] == "3"

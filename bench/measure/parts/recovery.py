@@ -236,13 +236,13 @@ def report(records):
     return Report(tables, notes=notes)
 
 
-def title(row):
+def heading(row):
     return row[0].upper() + row[1:]
 
 
 def of_sinks(records):
     line = lambda title, figure, digits=1: [title, cell(records, SINK, OUTBOX, figure, digits)]  # noqa: E731
-    return Table(title(SINK), ["", OUTBOX], [
+    return Table(heading(SINK), ["", OUTBOX], [
         line("killed, times", "kills", 0),
         line("until another process, ms, median of the kills", "process_ms"),
         line("the same, longest", "process_most_ms"),
@@ -258,11 +258,11 @@ def of_transactions(records):
         beside = ratio_cell(records, BESIDE, state, ALIVE, "p99_ms") if state != ALIVE else NOTHING
         lines.append([state, cell(records, BESIDE, state, "p50_ms", 2), cell(records, BESIDE, state, "p99_ms", 1),
                       cell(records, BESIDE, state, "max_ms", 0), beside])  # fmt: skip
-    return Table(title(BESIDE), ["the broker is", "p50, ms", "p99, ms", "max, ms", "p99 beside alive"], lines)
+    return Table(heading(BESIDE), ["the broker is", "p50, ms", "p99, ms", "max, ms", "p99 beside alive"], lines)
 
 
 def of_backlog(records, row):
-    table = Table(title(row), ["", OUTBOX], [])
+    table = Table(heading(row), ["", OUTBOX], [])
     line = lambda title, figure, digits=0: table.rows.append([title, cell(records, row, OUTBOX, figure, digits)])  # noqa: E731
     line("written a second, two sessions", "emitted_rate")
     line("first one acknowledged, s after the broker answers", "first_s", 1)
