@@ -162,7 +162,9 @@ def test_authority_is_replaced(guarded_kafka, secured, readable, make_topic):
     guarded_kafka.configure_broker(**{key: renewed})
     try:
         place = ("localhost", guarded_kafka.ports["ROTATED"])
-        wait_for(lambda: ssl.get_server_certificate(place) in renewed.read_text(), "the broker's new certificate")
+        # Each of its network threads, which take connections in turn, gets to know the certificate by itself.
+        shown = lambda: [ssl.get_server_certificate(place) in renewed.read_text() for _ in range(9)]  # noqa: E731
+        wait_for(lambda: all(shown()), "the broker's new certificate")
         # The connection there is stays; a new one shows the new certificate.
         database.sql("SELECT outbox.pause()")
         database.wait_for_state("paused")
