@@ -7,9 +7,8 @@
 // it. Invariants:
 //   - Frozen means ready, every message answered and every frame written: nothing is owed by either
 //     side, so a frozen sink holds up nothing, whatever the relay does next.
-//   - It is thawed (SIGCONT) before a byte is written to it, and before its end is waited for.
-//   There
-//     is one place for each, flush() and reap(), and they see to it.
+//   - It is thawed (SIGCONT) before a byte is written to it, and before its end is waited for:
+//     flush() and reap() see to it, and nothing else does either.
 //   - It does not outlive its relay, however that ends: SIGKILL, which it asked the kernel for
 //     (PR_SET_PDEATHSIG), ends a stopped process too.
 #pragma once
