@@ -8,8 +8,8 @@ MODULE_big = outbox
 DATA       = sql/outbox--0.1.0.sql
 
 # Everything under src/ runs in the server, except the sink programs.
-SOURCES = $(sort $(wildcard src/*.cpp src/pg/*.cpp src/session/*.cpp src/worker/*.cpp \
-                            src/storage/*.cpp src/shared/*.cpp))
+SOURCES = $(sort $(wildcard src/*.cpp src/pg/*.cpp src/session/*.cpp src/attach/*.cpp src/debezium/*.cpp \
+                            src/worker/*.cpp src/storage/*.cpp src/shared/*.cpp))
 OBJS    = $(SOURCES:.cpp=.o)
 
 # sql/ holds the install scripts (name--version) and the inputs of pg_regress (no double dash).
@@ -20,7 +20,7 @@ ISOLATION = $(sort $(patsubst specs/%.spec,%,$(wildcard specs/*.spec)))
 SINKS = outbox-kafka outbox-file
 
 # These run before PostgreSQL and its pg_config are installed.
-STANDALONE = help setup demo check faults fuzz format lint mutants bench bench-quick clean print-%
+STANDALONE = help setup demo check faults fuzz format lint mutants compat bench bench-quick clean print-%
 
 # Empty it (make WERROR=) for a compiler whose new warnings nobody has looked at yet.
 WERROR ?= -Werror
@@ -43,6 +43,9 @@ override with_llvm = no
 endif
 
 EXTRA_CLEAN = build results output_iso
+
+# Java's regular expressions, for tables that Debezium's outbox router has read.
+SHLIB_LINK = -lpcre2-8
 
 # Nothing in the server may throw, and nothing but the entry points may be seen from outside.
 # PGDLLEXPORT means that only from PostgreSQL 16 on.
@@ -79,7 +82,7 @@ fault-points: $(FAULTY)/outbox.so
 	cmake --preset fault-points
 	cmake --build $(FAULTY) --target $(SINKS)
 $(FAULTY)/outbox.so: $(SOURCES:%.cpp=$(FAULTY)/server/%.o)
-	$(CC) $(CFLAGS) -shared -o $@ $^ $(LDFLAGS) $(LDFLAGS_SL)
+	$(CC) $(CFLAGS) -shared -o $@ $^ $(LDFLAGS) $(LDFLAGS_SL) $(SHLIB_LINK)
 $(FAULTY)/server/%.o: %.cpp Makefile
 	@mkdir -p $(@D)
 	$(CXX) $(CXXFLAGS) -DOUTBOX_FAULT_POINTS -MMD -MP $(CPPFLAGS) -c -o $@ $<
@@ -114,7 +117,7 @@ clean: ## remove what was built
 
 endif
 
-.PHONY: help setup demo faults fuzz format lint mutants bench bench-quick
+.PHONY: help setup demo faults fuzz format lint mutants compat bench bench-quick
 help: ## show this list
 	@echo 'make | make install | make installcheck    build, install, test against a running server (PGXS)'
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' Makefile | while IFS='|' read -r goal what; do \
@@ -140,6 +143,9 @@ lint: ## formatting and lints only
 
 mutants: ## break the product in every classic way and see a test notice; ONLY=name for one
 	@scripts/mutants $(ONLY)
+
+compat: ## the same random rows through a real Debezium and through attach_debezium(), records compared; CASES=200 SEED=1
+	@scripts/compat $(if $(CASES),--cases $(CASES)) $(if $(SEED),--seed $(SEED))
 
 bench: ## measure beside Debezium and others, tables and plots to docs/benchmarks; PARTS="drain latency" ROUNDS=5 RESUME=yes
 	@bench/run $(PARTS) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(RESUME),--resume)

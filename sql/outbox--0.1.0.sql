@@ -281,7 +281,7 @@ DECLARE
 BEGIN
     FOR overload IN
         SELECT oid FROM pg_catalog.pg_proc
-        WHERE pronamespace = 'outbox'::pg_catalog.regnamespace::pg_catalog.oid AND proname = 'emit'
+        WHERE pronamespace = 'outbox'::pg_catalog.regnamespace::pg_catalog.oid AND proname = 'emit' AND pronargs = 5
     LOOP
         EXECUTE pg_catalog.format('COMMENT ON FUNCTION %s IS %L', overload,
             'Sends a message to a Kafka topic if, and only if, this transaction commits; returns its id (UUID, '
@@ -295,6 +295,154 @@ BEGIN
     END LOOP;
 END
 $comment$;
+
+-- For those who have no outbox table, but let Debezium decode what they gave to pg_logical_emit_message().
+CREATE FUNCTION outbox.emit(event json, topic text DEFAULT 'outbox.event.${routedByValue}')
+    RETURNS uuid LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'outbox_emit_event';
+COMMENT ON FUNCTION outbox.emit(json, text) IS
+    'Sends an event in the shape that Debezium''s router reads from a WAL message, instead of pg_logical_emit_message(): '
+    'aggregatetype becomes the topic, in place of ${routedByValue}; aggregateid the key; payload the payload, a string''s text '
+    'or the JSON as it is; id, a UUID, the message''s id, which is made if there is none. Raises 22023 without an '
+    'aggregatetype, 22P02 for an id that is no UUID, and what the other forms of emit() raise.';
+
+---------------------------------------------------------------------------------------------------------
+-- attach: rows of a table as messages.
+---------------------------------------------------------------------------------------------------------
+
+-- Nobody is given EXECUTE: the arguments of such a trigger say whose rights it has, so attach() makes it.
+CREATE FUNCTION outbox.attached() RETURNS trigger LANGUAGE c AS 'MODULE_PATHNAME', 'outbox_attached';
+COMMENT ON FUNCTION outbox.attached() IS
+    'Trigger of attached tables: emits a message for a row, as outbox.attach() has declared it.';
+
+CREATE FUNCTION outbox.attach(
+    "table" regclass, topic text, key text DEFAULT NULL, payload text DEFAULT NULL, headers text DEFAULT NULL,
+    partition text DEFAULT NULL, "when" text DEFAULT NULL, events text[] DEFAULT '{insert}', name name DEFAULT 'outbox')
+    RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'outbox_attach';
+COMMENT ON FUNCTION outbox.attach(regclass, text, text, text, text, text, text, text[], name) IS
+    'Makes each row of a table a message, emitted by the statement that writes the row, as if its owner had called '
+    'emit(). Each part is the name of a column, or an SQL expression over NEW, OLD and TG_OP. topic: also a topic itself; '
+    'key: the primary key if not given; payload: the whole row as JSON if not given; headers: jsonb, an object; partition: '
+    'integer; when: boolean, no message unless true; events: insert, update, delete; name: of the trigger. For the '
+    'table''s owner, who has to be able to emit. Raises 42601, 42703, 42804 and the like for a part that is not valid, '
+    '0A000 for subqueries and aggregates, 42501 for a lack of rights, 42710 for a name that is taken, 42809 for what is no '
+    'table.';
+
+CREATE FUNCTION outbox.attach_debezium(
+    "table" regclass, config jsonb, remove_after_insert boolean DEFAULT false, name name DEFAULT 'outbox')
+    RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+    AS 'MODULE_PATHNAME', 'outbox_attach_debezium';
+COMMENT ON FUNCTION outbox.attach_debezium(regclass, jsonb, boolean, name) IS
+    'Attaches a table that Debezium''s outbox event router has read so far: the same records, from the same configuration. '
+    'config: the connector''s, or only the transform''s, with the names that Debezium gives the options. '
+    'remove_after_insert: rows are gone as soon as they have become a message. For the table''s owner, who has to be able to '
+    'emit. Raises 22023 for an unknown option or value, 0A000 for what is not done here, 42703 for a column that is missing, '
+    '42804 for one of the wrong type, and what attach() raises.';
+
+CREATE FUNCTION outbox.check_debezium(config jsonb, "table" regclass DEFAULT NULL)
+    RETURNS TABLE (subject text, ready boolean, detail text) LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp AS $function$
+DECLARE
+    options  jsonb := CASE WHEN jsonb_typeof(config -> 'config') = 'object' THEN config -> 'config' ELSE config END;
+    named    text := options ->> 'table.include.list';
+    outbox   regclass := "table";
+    holder   name;
+    slot     record;
+    hint     text;
+    problem  text;
+BEGIN
+    BEGIN
+        RETURN QUERY SELECT 'relay', s.state IN ('running', 'connecting', 'waiting', 'paused'), s.state FROM outbox.relay_status() AS s;
+    EXCEPTION WHEN insufficient_privilege THEN
+        RETURN QUERY SELECT 'relay', NULL::boolean, 'only a member of pg_monitor may look at it';
+    END;
+
+    -- A list of regular expressions; most name one table, with its dot escaped or not.
+    IF outbox IS NULL AND named ~ '^[^.,*]+[.][^.,*]+$' THEN
+        outbox := to_regclass(replace(named, '\', ''));
+    END IF;
+    IF outbox IS NULL THEN
+        RETURN QUERY SELECT 'table', false, CASE WHEN named IS NULL THEN 'name it: check_debezium(config, table)'
+            ELSE format('table.include.list is "%s", which names no single table; name it: check_debezium(config, table)', named) END;
+        RETURN;
+    END IF;
+    SELECT r.rolname INTO holder FROM pg_class AS c JOIN pg_roles AS r ON r.oid = c.relowner WHERE c.oid = outbox;
+    RETURN QUERY SELECT 'table', true, format('%s, owned by %s', outbox, holder);
+    RETURN QUERY SELECT 'privileges', may, CASE WHEN may THEN format('%s may emit', holder)
+            ELSE format('%s may not emit: SELECT outbox.grant_emit(%L);', holder, holder) END
+        FROM has_function_privilege(holder, 'outbox.emit(text,bytea,bytea,jsonb,integer)', 'EXECUTE') AS may;
+
+    -- Attached and taken back; whoever writes rows waits that long.
+    BEGIN
+        PERFORM set_config('lock_timeout', '2s', true);
+        PERFORM outbox.attach_debezium(outbox, config, name => 'outbox_check');
+        RAISE SQLSTATE 'OB001';
+    EXCEPTION
+        WHEN SQLSTATE 'OB001' THEN
+            RETURN QUERY SELECT 'configuration', true, 'every option is honoured';
+        WHEN OTHERS THEN
+            GET STACKED DIAGNOSTICS problem = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
+            RETURN QUERY SELECT 'configuration', false, concat_ws(' ', sqlerrm || '.', nullif(problem, ''), nullif(hint, ''));
+    END;
+    IF coalesce(options ->> 'extended.headers.enabled', '') = '' THEN
+        RETURN QUERY SELECT 'headers', true, 'Debezium adds headers __debezium.context.* unless extended.headers.enabled is false; '
+            'here they are sent only if it is true';
+    END IF;
+    IF NOT EXISTS (SELECT FROM jsonb_object_keys(options) AS k WHERE k LIKE '%table.field.event.timestamp') THEN
+        RETURN QUERY SELECT 'timestamp', true, 'a record''s timestamp is the time of its commit, not of Debezium''s reading it';
+    END IF;
+
+    FOR slot IN SELECT s.slot_name, s.active, pg_wal_lsn_diff(pg_current_wal_lsn(), s.confirmed_flush_lsn) AS behind
+                FROM pg_replication_slots AS s WHERE s.slot_name = coalesce(options ->> 'slot.name', 'debezium') LOOP
+        RETURN QUERY SELECT 'slot', true, format('%s is %s, %s bytes behind', slot.slot_name,
+            CASE WHEN slot.active THEN 'being read' ELSE 'not being read' END, slot.behind);
+    END LOOP;
+END
+$function$;
+COMMENT ON FUNCTION outbox.check_debezium(jsonb, regclass) IS
+    'Whether this database is ready to take over from Debezium: the relay, the table, privileges, every option of the '
+    'configuration, and what will differ; nothing is changed. table: only if table.include.list names none or several. Locks '
+    'the table against writers for some milliseconds, two seconds at most until it has the lock. For the table''s owner.';
+
+CREATE FUNCTION outbox.detach("table" regclass, name name DEFAULT NULL) RETURNS void
+    LANGUAGE c VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+    AS 'MODULE_PATHNAME', 'outbox_detach';
+COMMENT ON FUNCTION outbox.detach(regclass, name) IS
+    'Takes back what outbox.attach() declared: the attachment of that name, or all of the table. For the table''s owner. '
+    'Raises 42704 where there is none.';
+
+CREATE FUNCTION outbox.preview(
+    new anyelement, old anyelement DEFAULT NULL, partitions integer DEFAULT NULL,
+    OUT attachment name, OUT topic text, OUT partition integer, OUT key bytea, OUT payload bytea, OUT headers jsonb,
+    OUT size bigint)
+    RETURNS SETOF record LANGUAGE c VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+    AS 'MODULE_PATHNAME', 'outbox_preview';
+COMMENT ON FUNCTION outbox.preview(anyelement, anyelement, integer) IS
+    'The messages that a row of an attached table would become, one for each attachment that has one; nothing is sent. An '
+    'insert, or with old an update, or with NULL for new a delete. partition: the one asked for, or, of a topic with so '
+    'many partitions, the one that the key leads to. size: bytes that count for outbox.max_message_bytes. For the '
+    'table''s owner. Raises what writing the row would raise.';
+
+CREATE VIEW outbox.attachments AS
+    SELECT t.tgrelid::regclass AS "table", t.tgname AS name,
+           array_remove(ARRAY[CASE WHEN t.tgtype & 4 <> 0 THEN 'insert' END, CASE WHEN t.tgtype & 16 <> 0 THEN 'update' END,
+                              CASE WHEN t.tgtype & 8 <> 0 THEN 'delete' END], NULL) AS events,
+           CASE t.tgenabled WHEN 'O' THEN 'origin' WHEN 'A' THEN 'always' WHEN 'R' THEN 'replica' ELSE 'disabled' END AS enabled,
+           d.relowner::regrole AS owner, pg_get_viewdef(d.oid) AS declaration
+    FROM pg_trigger AS t
+    LEFT JOIN pg_class AS d
+        ON d.relnamespace = 'outbox'::regnamespace::oid
+       AND d.relname = convert_from(substring(t.tgargs FOR position('\x00'::bytea IN t.tgargs) - 1),
+                                    current_setting('server_encoding'))
+    WHERE t.tgfoid = 'outbox.attached()'::regprocedure AND t.tgparentid = 0;
+COMMENT ON VIEW outbox.attachments IS 'Tables whose rows are messages: see outbox.attach().';
+COMMENT ON COLUMN outbox.attachments."table" IS 'the table, with its partitions';
+COMMENT ON COLUMN outbox.attachments.name IS 'name of the attachment, and of its trigger';
+COMMENT ON COLUMN outbox.attachments.events IS 'what makes a row a message';
+COMMENT ON COLUMN outbox.attachments.enabled IS
+    'when the trigger fires: origin (as triggers do), always (for rows that logical replication brings, too), replica '
+    '(for those only), disabled';
+COMMENT ON COLUMN outbox.attachments.owner IS 'whose rights count: those of the table''s owner when it was attached';
+COMMENT ON COLUMN outbox.attachments.declaration IS 'what each part of a message is, as SQL';
 
 ---------------------------------------------------------------------------------------------------------
 -- What applications and operators see and do.
@@ -378,9 +526,11 @@ COMMENT ON COLUMN outbox.messages.id IS 'what emit() returned; the header id of 
 COMMENT ON COLUMN outbox.messages.topic IS 'Kafka topic';
 COMMENT ON COLUMN outbox.messages.key IS 'key, as bytes; NULL for none';
 COMMENT ON COLUMN outbox.messages.payload IS 'payload, as bytes; NULL for a tombstone';
-COMMENT ON COLUMN outbox.messages.headers IS 'headers as given to emit()';
+COMMENT ON COLUMN outbox.messages.headers IS
+    'headers as given to emit(); of a table attached by attach_debezium() an array of all of them in their order, "id" standing '
+    'for the id, after a number if that is Kafka''s timestamp';
 COMMENT ON COLUMN outbox.messages.partition IS 'partition as given to emit(); NULL: the key decides';
-COMMENT ON COLUMN outbox.messages.time IS 'when the row was written: Kafka''s timestamp';
+COMMENT ON COLUMN outbox.messages.time IS 'when the row was written: Kafka''s timestamp, unless headers begin with another';
 COMMENT ON COLUMN outbox.messages.settled IS
     'acknowledged by the broker or parked; may lag behind by some tens of milliseconds';
 
@@ -491,14 +641,14 @@ BEGIN
     EXECUTE format('GRANT USAGE ON SCHEMA outbox TO %s', role);
     FOR callable IN
         SELECT oid FROM pg_proc
-        WHERE pronamespace = 'outbox'::regnamespace::oid AND proname IN ('emit', 'uncommitted')
+        WHERE pronamespace = 'outbox'::regnamespace::oid AND proname IN ('emit', 'uncommitted', 'attach', 'attach_debezium', 'check_debezium', 'detach', 'preview')
     LOOP
         EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %s', callable, role);
     END LOOP;
 END
 $function$;
 COMMENT ON FUNCTION outbox.grant_emit(regrole) IS
-    'Lets a role emit to any topic: USAGE on the schema, EXECUTE on every emit() and on uncommitted(). The caller needs '
+    'Lets a role emit to any topic: USAGE on the schema, EXECUTE on every emit(), on uncommitted(), attach(), attach_debezium(), check_debezium(), detach() and preview(). The caller needs '
     'the right to grant these. Replaces the topics that the role was granted.';
 
 CREATE FUNCTION outbox.grant_emit(role regrole, topic_pattern text) RETURNS void LANGUAGE plpgsql VOLATILE
@@ -536,7 +686,7 @@ BEGIN
     EXECUTE format('GRANT USAGE ON SCHEMA outbox TO %s', role);
     FOR callable IN
         SELECT oid FROM pg_proc
-        WHERE pronamespace = 'outbox'::regnamespace::oid AND proname IN ('emit', 'uncommitted')
+        WHERE pronamespace = 'outbox'::regnamespace::oid AND proname IN ('emit', 'uncommitted', 'attach', 'attach_debezium', 'check_debezium', 'detach', 'preview')
     LOOP
         EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %s', callable, role);
     END LOOP;
@@ -560,14 +710,14 @@ BEGIN
     END IF;
     FOR callable IN
         SELECT oid FROM pg_proc
-        WHERE pronamespace = 'outbox'::regnamespace::oid AND proname IN ('emit', 'uncommitted') AND proowner <> role
+        WHERE pronamespace = 'outbox'::regnamespace::oid AND proname IN ('emit', 'uncommitted', 'attach', 'attach_debezium', 'check_debezium', 'detach', 'preview') AND proowner <> role
     LOOP
         EXECUTE format('REVOKE ALL ON FUNCTION %s FROM %s', callable, role);
     END LOOP;
     -- As everywhere in PostgreSQL, what somebody else has granted is not revoked by this; but that is said.
     SELECT string_agg(DISTINCT a.grantor::regrole::text, ', ') INTO others
     FROM pg_proc AS p, aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) AS a
-    WHERE p.pronamespace = 'outbox'::regnamespace::oid AND p.proname IN ('emit', 'uncommitted')
+    WHERE p.pronamespace = 'outbox'::regnamespace::oid AND p.proname IN ('emit', 'uncommitted', 'attach', 'attach_debezium', 'check_debezium', 'detach', 'preview')
       AND a.grantee = role AND a.grantee <> p.proowner;
     IF others IS NOT NULL THEN
         RAISE EXCEPTION 'role "%" could still emit', role::text
@@ -660,7 +810,7 @@ END
 $revoke$;
 
 GRANT USAGE ON SCHEMA outbox TO pg_monitor;
-GRANT SELECT ON outbox.status TO pg_monitor;
+GRANT SELECT ON outbox.status, outbox.attachments TO pg_monitor;
 GRANT EXECUTE ON FUNCTION outbox.relay_status() TO pg_monitor;
 
 ---------------------------------------------------------------------------------------------------------

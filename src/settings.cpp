@@ -148,7 +148,7 @@ void define_settings(bool preloading) {
                                 nullptr, &settings.max_databases, 16, 1, 1000, PGC_POSTMASTER, 0,
                                 nullptr, nullptr, nullptr);
     }
-    compat::reserve_setting_prefix("outbox");
+    MarkGUCPrefixReserved("outbox");
 }
 
 void each_sink_setting(const char* sink,

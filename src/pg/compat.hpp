@@ -1,9 +1,9 @@
-// Everything that differs between PostgreSQL 14 and 18, and nothing else: the only file that looks
+// Everything that differs between PostgreSQL 15 and 18, and nothing else: the only file that looks
 // at PG_VERSION_NUM. Each shim has the newest server's shape and names what changed.
 #pragma once
 
-#if PG_VERSION_NUM < 140000 || PG_VERSION_NUM >= 190000
-#error "outbox builds against PostgreSQL 14 to 18"
+#if PG_VERSION_NUM < 150000 || PG_VERSION_NUM >= 190000
+#error "outbox builds against PostgreSQL 15 to 18"
 #endif
 
 extern "C" {
@@ -12,38 +12,9 @@ extern "C" {
 #else
 #include "storage/backendid.h"
 #endif
-#if PG_VERSION_NUM < 150000
-#include "utils/guc.h"
-#endif
 }
 
 namespace outbox::compat {
-
-// 15 renamed EmitWarningsOnPlaceholders to MarkGUCPrefixReserved, and made it refuse instead of
-// warn.
-inline void reserve_setting_prefix(const char* prefix) {
-#if PG_VERSION_NUM >= 150000
-    MarkGUCPrefixReserved(prefix);
-#else
-    EmitWarningsOnPlaceholders(prefix);
-#endif
-}
-
-// 15 added shmem_request_hook; before, memory was requested in _PG_init itself.
-inline void on_shmem_request(void (*request)()) {
-#if PG_VERSION_NUM >= 150000
-    static shmem_request_hook_type previous;
-    static void (*ours)();
-    previous = shmem_request_hook;
-    ours = request;
-    shmem_request_hook = +[] {
-        if (previous) previous();
-        ours();
-    };
-#else
-    request();
-#endif
-}
 
 // 16 renamed relfilenode to relfilenumber.
 inline void set_new_storage(Relation relation) {
@@ -79,6 +50,49 @@ inline void insert_index_entries(ResultRelInfo* target, TupleTableSlot* slot, ES
     list_free(ExecInsertIndexTuples(target, slot, estate, false, false, nullptr, NIL, false));
 #else
     list_free(ExecInsertIndexTuples(target, slot, estate, false, false, nullptr, NIL));
+#endif
+}
+
+// 16 let the actions of JSON's parser return errors; 17 gave the lexer's maker one to fill in.
+#if PG_VERSION_NUM >= 160000
+inline JsonParseErrorType json_action_done() {
+    return JSON_SUCCESS;
+}
+#else
+inline void json_action_done() {}
+#endif
+inline JsonLexContext* json_lexer(char* text, int length) {
+#if PG_VERSION_NUM >= 170000
+    return makeJsonLexContextCstringLen(nullptr, text, static_cast<size_t>(length), PG_UTF8, true);
+#else
+    return makeJsonLexContextCstringLen(text, length, PG_UTF8, true);
+#endif
+}
+
+// 16 gave the callbacks of tree walkers their arguments; before, any function would do.
+inline Node* mutate_expression(Node* node, Node* (*mutator)(Node*, void*), void* context) {
+#if PG_VERSION_NUM >= 160000
+    return expression_tree_mutator(node, mutator, context);
+#else
+    return expression_tree_mutator(
+        node, reinterpret_cast<Node* (*)()>(reinterpret_cast<void*>(mutator)), context);
+#endif
+}
+inline bool walk_expression(Node* node, bool (*walker)(Node*, void*), void* context) {
+#if PG_VERSION_NUM >= 160000
+    return expression_tree_walker(node, walker, context);
+#else
+    return expression_tree_walker(
+        node, reinterpret_cast<bool (*)()>(reinterpret_cast<void*>(walker)), context);
+#endif
+}
+
+inline bool walk_raw_expression(Node* node, bool (*walker)(Node*, void*), void* context) {
+#if PG_VERSION_NUM >= 160000
+    return raw_expression_tree_walker(node, walker, context);
+#else
+    return raw_expression_tree_walker(
+        node, reinterpret_cast<bool (*)()>(reinterpret_cast<void*>(walker)), context);
 #endif
 }
 
@@ -121,28 +135,12 @@ inline void read_exactly(BufFile* file, void* target, size_t size) {
 #endif
 }
 
-// 15 added SetSingleFuncCall, 16 renamed it to InitMaterializedSRF; before, functions did this by
-// hand.
+// 16 renamed SetSingleFuncCall to InitMaterializedSRF.
 inline void init_materialized_result(FunctionCallInfo fcinfo) {
 #if PG_VERSION_NUM >= 160000
     InitMaterializedSRF(fcinfo, 0);
-#elif PG_VERSION_NUM >= 150000
-    SetSingleFuncCall(fcinfo, 0);
 #else
-    ReturnSetInfo* result = reinterpret_cast<ReturnSetInfo*>(fcinfo->resultinfo);
-    if (!result || !IsA(result, ReturnSetInfo) || !(result->allowedModes & SFRM_Materialize)) {
-        ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-                        errmsg("set-valued function called in context that cannot accept a set")));
-    }
-    MemoryContext caller = MemoryContextSwitchTo(result->econtext->ecxt_per_query_memory);
-    TupleDesc shape = nullptr;
-    if (get_call_result_type(fcinfo, nullptr, &shape) != TYPEFUNC_COMPOSITE) {
-        elog(ERROR, "return type must be a row type");
-    }
-    result->returnMode = SFRM_Materialize;
-    result->setResult = tuplestore_begin_heap(false, false, work_mem);
-    result->setDesc = CreateTupleDescCopy(shape);
-    MemoryContextSwitchTo(caller);
+    SetSingleFuncCall(fcinfo, 0);
 #endif
 }
 
@@ -176,6 +174,15 @@ inline bool owns_relation(Oid relation, Oid role) {
     return object_ownercheck(RelationRelationId, relation, role);
 #else
     return pg_class_ownercheck(relation, role);
+#endif
+}
+
+// 16 replaced the privilege checks by object kind with one function.
+inline bool may_execute(Oid function, Oid role) {
+#if PG_VERSION_NUM >= 160000
+    return object_aclcheck(ProcedureRelationId, function, role, ACL_EXECUTE) == ACLCHECK_OK;
+#else
+    return pg_proc_aclcheck(function, role, ACL_EXECUTE) == ACLCHECK_OK;
 #endif
 }
 

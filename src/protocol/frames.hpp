@@ -41,7 +41,7 @@
 
 namespace outbox::protocol {
 
-constexpr uint32_t kVersion = 2;
+constexpr uint32_t kVersion = 3;
 
 // A body longer than this is a broken peer, not a large message (the largest message is 128 MiB).
 constexpr uint32_t kMaxBody = 192u << 20;
@@ -82,7 +82,7 @@ struct MessageHead {
     uint32_t headers_length;
     uint32_t header_count;
     uint16_t topic_length;
-    uint16_t flags;  // kFlagAlone
+    uint16_t flags;  // kFlagAlone, kFlagHeadersComplete
 };
 static_assert(sizeof(MessageHead) == 56 && offsetof(MessageHead, number) == 0);
 
@@ -91,6 +91,9 @@ constexpr int32_t kNull = -1;
 // Deliver this message in a batch of its own: its topic is under suspicion and the relay sends the
 // next one of that topic only after the answer, so the answer concerns this message and no other.
 constexpr uint16_t kFlagAlone = 1;
+
+// The headers are all there are: the sink does not put the id before them.
+constexpr uint16_t kFlagHeadersComplete = 2;
 
 // Body of Delivered: uint64_t numbers, as many as fit the body.
 

@@ -1,11 +1,10 @@
 // outbox.emit() and outbox.uncommitted(). Session's backend: no network, no file, no wait.
 #include "pg/postgres.hpp"
-#include "session/backlog_limit.hpp"
-#include "session/commit.hpp"
-#include "session/emit_rights.hpp"
+#include "session/emit_message.hpp"
 #include "session/message_rules.hpp"
 #include "session/transaction_buffer.hpp"
 #include "session/uuid7.hpp"
+#include "session/value_bytes.hpp"
 #include "shared/headers.hpp"
 
 namespace outbox {
@@ -33,41 +32,6 @@ const Overload* called_overload(FunctionCallInfo fcinfo) {
     return overload;
 }
 
-const char* varlena_bytes(Datum value, size_t* length) {
-    varlena* data = PG_DETOAST_DATUM_PACKED(value);
-    *length = VARSIZE_ANY_EXHDR(data);
-    return VARDATA_ANY(data);
-}
-
-// The bytes of a key or a payload: text in UTF-8, bytea as it is, jsonb as it prints, numbers and
-// UUIDs in their canonical text.
-const char* value_bytes(Datum value, Oid type, size_t* length) {
-    const char* text = nullptr;
-    switch (type) {
-        case BYTEAOID:
-            return varlena_bytes(value, length);
-        case TEXTOID:
-        case JSONOID:
-            text = varlena_bytes(value, length);
-            return to_utf8(text, length);
-        case JSONBOID: {
-            Jsonb* json = DatumGetJsonbP(value);
-            text = JsonbToCString(nullptr, &json->root, static_cast<int>(VARSIZE(json)));
-            break;
-        }
-        case INT8OID:
-            text = DatumGetCString(DirectFunctionCall1(int8out, value));
-            break;
-        case UUIDOID:
-            text = DatumGetCString(DirectFunctionCall1(uuid_out, value));
-            break;
-        default:
-            elog(ERROR, "outbox_emit was declared with an argument of type %u", type);
-    }
-    *length = strlen(text);
-    return to_utf8(text, length);
-}
-
 }  // namespace
 
 }  // namespace outbox
@@ -79,19 +43,10 @@ using namespace outbox;
 OUTBOX_SQL_FUNCTION(outbox_emit) {
     const Overload* overload = called_overload(fcinfo);
     check_session_can_emit();
-    if (PG_ARGISNULL(0)) {
-        ereport(
-            ERROR,
-            (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED), errmsg("topic must not be NULL"),
-             errdetail(
-                 "Key, payload, headers and partition may be NULL; a message always has a topic."),
-             errhint("Name the Kafka topic that the message is for.")));
-    }
+    if (PG_ARGISNULL(0)) check_topic_is_there(nullptr);
 
     MessageParts parts = {};
     parts.topic = varlena_bytes(PG_GETARG_DATUM(0), &parts.topic_length);
-    check_topic(parts.topic, parts.topic_length);
-    check_may_emit(fcinfo->flinfo->fn_oid, parts.topic, parts.topic_length);
     if (!PG_ARGISNULL(1)) {
         parts.key = value_bytes(PG_GETARG_DATUM(1), overload->key_type, &parts.key_length);
     }
@@ -103,19 +58,12 @@ OUTBOX_SQL_FUNCTION(outbox_emit) {
     if (!PG_ARGISNULL(3)) {
         parts.headers = PG_GETARG_JSONB_P(3);
         check_headers(parts.headers);
-        (void)append_headers(nullptr, parts.headers, &headers_bytes);
+        (void)append_headers(nullptr, parts.headers, nullptr, &headers_bytes);
     }
     parts.has_partition = !PG_ARGISNULL(4);
-    if (parts.has_partition) {
-        parts.partition = PG_GETARG_INT32(4);
-        check_partition(parts.partition);
-    }
-    check_size(parts.key_length, parts.payload_length, headers_bytes);
-    check_backlog(parts.topic_length + parts.key_length + parts.payload_length + headers_bytes);
+    if (parts.has_partition) parts.partition = PG_GETARG_INT32(4);
     make_uuid7(parts.id);
-
-    arm_transaction();
-    transaction_buffer.append(parts);
+    emit_message(parts, headers_bytes, GetUserId(), fcinfo->flinfo->fn_oid);
 
     pg_uuid_t* id = static_cast<pg_uuid_t*>(palloc(sizeof(pg_uuid_t)));
     memcpy(id->data, parts.id, UUID_LEN);

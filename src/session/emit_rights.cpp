@@ -1,4 +1,4 @@
-// Which topics the current user may emit to. Session's backend.
+// Which topics a user may emit to. Session's backend.
 //
 // The answer is kept for each pair of user and function until the server says that a function, a
 // role, a membership, the mark or a grant has changed: then every session looks again, as early as
@@ -215,8 +215,7 @@ bool any_matches(const Right& right, const char* topic, size_t length) {
 
 }  // namespace
 
-void check_may_emit(Oid function, const char* topic, size_t length) {
-    Oid user = GetUserId();
+void check_may_emit(Oid user, Oid function, const char* topic, size_t length) {
     if (!is_known(*latest, user, function)) latest = right_of(user, function);
     Right& right = *latest;
     if (right.any_topic || is_last_topic(right, topic, length)) return;

@@ -5,6 +5,8 @@
 //   CREATE, DROP EXTENSION (however reached)  the launcher looks into this database;           end
 //   of transaction
 //                                             its relay looks whether the extension is there
+//   CREATE TRIGGER that calls attached()      its dependencies are recorded
+//   at once
 //   CREATE DATABASE                           the launcher looks into the new database         end
 //   of transaction COMMIT / ROLLBACK PREPARED                relay and launcher are woken end of
 //   the command DROP EXTENSION, DROP SCHEMA outbox        waits for transactions that have emitted
@@ -13,6 +15,7 @@
 //   DROP there is nothing to come back to)
 #include "session/lifecycle_hooks.hpp"
 
+#include "attach/dependencies.hpp"
 #include "session/commit.hpp"
 #include "shared/shared_state.hpp"
 #include "shared/timer.hpp"
@@ -34,6 +37,7 @@ void on_object_access(ObjectAccessType access, Oid class_id, Oid object, int sub
     if (previous_object_access_hook)
         previous_object_access_hook(access, class_id, object, sub, argument);
     if (access != OAT_POST_CREATE && access != OAT_DROP) return;
+    if (class_id == TriggerRelationId && access == OAT_POST_CREATE) note_trigger(object);
     if (class_id == ExtensionRelationId) {
         wake_relay_at_end();
         request_relay_at_end(MyDatabaseId);

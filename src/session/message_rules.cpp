@@ -19,7 +19,28 @@ bool is_topic_character(char c) {
            c == '_' || c == '-';
 }
 
+// "." and "..".
+bool is_only_dots(const char* topic, size_t length) {
+    return length <= 2 && topic[0] == '.' && topic[length - 1] == '.';
+}
+
 }  // namespace
+
+void check_topic_is_there(const char* topic) {
+    if (topic) return;
+    ereport(ERROR,
+            (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED), errmsg("topic must not be NULL"),
+             errdetail(
+                 "Key, payload, headers and partition may be NULL; a message always has a topic."),
+             errhint("Name the Kafka topic that the message is for.")));
+}
+
+bool is_topic(const char* topic, size_t length) {
+    for (size_t i = 0; i < length; ++i) {
+        if (!is_topic_character(topic[i])) return false;
+    }
+    return length > 0 && length <= kMaxTopicLength && !is_only_dots(topic, length);
+}
 
 void check_topic(const char* topic, size_t length) {
     if (length == 0) {
@@ -39,7 +60,7 @@ void check_topic(const char* topic, size_t length) {
                         errdetail("The character at byte %zu is not allowed.", i + 1),
                         errhint("%s", kTopicHint)));
     }
-    if (strspn(topic, ".") >= length && length <= 2) {
+    if (is_only_dots(topic, length)) {
         ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
                         errmsg("topic name \"%.*s\" is not valid", static_cast<int>(length), topic),
                         errdetail("Kafka allows neither \".\" nor \"..\" as a topic."),

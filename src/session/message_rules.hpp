@@ -5,7 +5,13 @@
 
 namespace outbox {
 
-// Raises 22004 or 22023, with detail and hint, unless `topic` is a name that Kafka accepts: 1 to
+// Raises 22004 where there is no topic.
+void check_topic_is_there(const char* topic);
+
+// Whether Kafka accepts this name.
+bool is_topic(const char* topic, size_t length);
+
+// Raises 22023, with detail and hint, unless `topic` is a name that Kafka accepts: 1 to
 // 249 characters of [a-zA-Z0-9._-], not "." or "..".
 void check_topic(const char* topic, size_t length);
 

@@ -69,16 +69,7 @@ bool is_array(const JsonbValue* value) {
     return value->type == jbvBinary && JsonContainerIsArray(value->val.binary.data);
 }
 
-}  // namespace
-
-const char* to_utf8(const char* text, size_t* length) {
-    if (GetDatabaseEncoding() == PG_UTF8) return text;
-    char* converted = pg_server_to_any(text, static_cast<int>(*length), PG_UTF8);
-    if (converted != text) *length = strlen(converted);
-    return converted;
-}
-
-uint32 append_headers(StringInfo out, const Jsonb* headers, size_t* bytes) {
+uint32 append_object(StringInfo out, const Jsonb* headers, size_t* bytes) {
     uint32 count = 0;
     JsonbIterator* pairs = JsonbIteratorInit(const_cast<JsonbContainer*>(&headers->root));
     JsonbValue item;
@@ -106,6 +97,69 @@ uint32 append_headers(StringInfo out, const Jsonb* headers, size_t* bytes) {
         }
     }
     return count;
+}
+
+void append_pair(StringInfo out, JsonbContainer* pair, size_t* bytes) {
+    JsonbValue* name =
+        JsonContainerSize(pair) == 2 ? getIthJsonbValueFromContainer(pair, 0) : nullptr;
+    if (!name || name->type != jbvString) elog(ERROR, "a stored header is no pair");
+    size_t name_length = static_cast<size_t>(name->val.string.len);
+    const char* text = to_utf8(name->val.string.val, &name_length);
+    size_t length = 0;
+    const char* value = value_text(getIthJsonbValueFromContainer(pair, 1), &length);
+    append_header(out, text, name_length, value, length, bytes);
+}
+
+void append_id(StringInfo out, const uint8* id, size_t* bytes) {
+    constexpr size_t kTextLength = 36;
+    // Its size is known without it.
+    char* text = nullptr;
+    if (out) {
+        pg_uuid_t value;
+        memcpy(value.data, id, UUID_LEN);
+        text = DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(&value)));
+    }
+    append_header(out, "id", 2, out ? text : "", kTextLength, bytes);
+}
+
+void append_list(HeadersFound* found, StringInfo out, const Jsonb* headers, const uint8* id,
+                 size_t* bytes) {
+    JsonbIterator* elements = JsonbIteratorInit(const_cast<JsonbContainer*>(&headers->root));
+    JsonbValue element;
+    JsonbIteratorToken token;
+    while ((token = JsonbIteratorNext(&elements, &element, true)) != WJB_DONE) {
+        if (token != WJB_ELEM) continue;
+        if (element.type == jbvNumeric) {
+            found->has_timestamp = true;
+            found->timestamp = DatumGetInt64(
+                DirectFunctionCall1(numeric_int8, NumericGetDatum(element.val.numeric)));
+            continue;
+        }
+        if (is_array(&element))
+            append_pair(out, element.val.binary.data, bytes);
+        else
+            append_id(out, id, bytes);
+        ++found->count;
+    }
+}
+
+}  // namespace
+
+const char* to_utf8(const char* text, size_t* length) {
+    if (GetDatabaseEncoding() == PG_UTF8) return text;
+    char* converted = pg_server_to_any(text, static_cast<int>(*length), PG_UTF8);
+    if (converted != text) *length = strlen(converted);
+    return converted;
+}
+
+HeadersFound append_headers(StringInfo out, const Jsonb* headers, const uint8* id, size_t* bytes) {
+    HeadersFound found = {};
+    found.complete = JB_ROOT_IS_ARRAY(headers);
+    if (found.complete)
+        append_list(&found, out, headers, id, bytes);
+    else
+        found.count = append_object(out, headers, bytes);
+    return found;
 }
 
 }  // namespace outbox

@@ -11,6 +11,7 @@ SharedState* shared = nullptr;
 
 namespace {
 
+shmem_request_hook_type previous_request_hook = nullptr;
 shmem_startup_hook_type previous_startup_hook = nullptr;
 const char* const kTranche = "outbox";
 
@@ -20,6 +21,7 @@ Size shared_size() {
 }
 
 void request_memory() {
+    if (previous_request_hook) previous_request_hook();
     RequestAddinShmemSpace(shared_size());
     RequestNamedLWLockTranche(kTranche, 1);
 }
@@ -54,7 +56,8 @@ void start_up() {
 }  // namespace
 
 void install_shared_memory() {
-    compat::on_shmem_request(request_memory);
+    previous_request_hook = shmem_request_hook;
+    shmem_request_hook = request_memory;
     previous_startup_hook = shmem_startup_hook;
     shmem_startup_hook = start_up;
 }

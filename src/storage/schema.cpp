@@ -24,6 +24,16 @@ Oid required(Oid name_space, const char* format, int number) {
                     errhint("Drop the extension outbox and create it again.")));
 }
 
+Oid function_named(const char* name, const Oid* types, int count) {
+    Oid name_space = get_namespace_oid(kSchemaName, true);
+    if (!OidIsValid(name_space)) return InvalidOid;
+    oidvector* arguments = buildoidvector(types, count);
+    Oid function = GetSysCacheOid3(PROCNAMEARGSNSP, Anum_pg_proc_oid, CStringGetDatum(name),
+                                   PointerGetDatum(arguments), ObjectIdGetDatum(name_space));
+    pfree(arguments);
+    return function;
+}
+
 // What was found last, until some of it changes. Whatever drops, replaces or renames one of these
 // relations or their schema invalidates the caches of every session, this memory among them.
 Schema found;
@@ -138,6 +148,19 @@ Oid find_topic_pattern() {
     ereport(ERROR,
             (errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("type outbox.topic_pattern is missing"),
              errhint("Drop the extension outbox and create it again.")));
+}
+
+Oid find_attached() {
+    return function_named("attached", nullptr, 0);
+}
+
+Oid find_emit() {
+    const Oid types[] = {TEXTOID, BYTEAOID, BYTEAOID, JSONBOID, INT4OID};
+    Oid function = function_named("emit", types, lengthof(types));
+    if (OidIsValid(function)) return function;
+    ereport(ERROR, (errcode(ERRCODE_UNDEFINED_FUNCTION),
+                    errmsg("function outbox.emit(text, bytea, bytea, jsonb, integer) is missing"),
+                    errhint("Drop the extension outbox and create it again.")));
 }
 
 }  // namespace outbox

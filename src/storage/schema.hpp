@@ -65,4 +65,10 @@ Oid find_sequence();
 Oid find_emit_grant(Oid* index);
 Oid find_topic_pattern();
 
+// The overload of emit() that stands for all of them where no call names one: text, bytea, bytea.
+Oid find_emit();
+
+// The trigger function of attached tables; InvalidOid if the extension is not installed.
+Oid find_attached();
+
 }  // namespace outbox

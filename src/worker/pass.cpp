@@ -235,7 +235,10 @@ void send_message(Relay* relay, const Row& row, uint32 topic, Source source, boo
     if (row.headers) {
         int headers_at = body->len;
         size_t bytes = 0;
-        head.header_count = append_headers(body, row.headers, &bytes);
+        HeadersFound found = append_headers(body, row.headers, row.id->data, &bytes);
+        head.header_count = found.count;
+        if (found.complete) head.flags |= protocol::kFlagHeadersComplete;
+        if (found.has_timestamp) head.timestamp = found.timestamp;
         head.headers_length = static_cast<uint32_t>(body->len - headers_at);
         memcpy(body->data + head_at, &head, sizeof(head));
     }

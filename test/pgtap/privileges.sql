@@ -36,7 +36,7 @@ SELECT is(
     pg_temp.privileges(role, format('outbox.%I', name), relkind),
     CASE WHEN role = 'outbox_pgtap_super' AND relkind = 'S' THEN ARRAY['SELECT', 'UPDATE', 'USAGE']
          WHEN role = 'outbox_pgtap_super' THEN ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'REFERENCES', 'TRIGGER']
-         WHEN role = 'outbox_pgtap_monitor' AND name = 'status' THEN ARRAY['SELECT'] END,
+         WHEN role = 'outbox_pgtap_monitor' AND name IN ('status', 'attachments') THEN ARRAY['SELECT'] END,
     format('rights of %s on %s', role, name))
 FROM roles, relations;
 SELECT is_empty(
@@ -47,7 +47,7 @@ FROM relations;
 SELECT is(
     has_function_privilege(role, callable, 'EXECUTE'),
     CASE WHEN role = 'outbox_pgtap_super' THEN true
-         WHEN role IN ('outbox_pgtap_app', 'outbox_pgtap_bound') THEN name IN ('emit', 'uncommitted')
+         WHEN role IN ('outbox_pgtap_app', 'outbox_pgtap_bound') THEN name IN ('emit', 'uncommitted', 'attach', 'attach_debezium', 'check_debezium', 'detach', 'preview')
          WHEN role = 'outbox_pgtap_monitor' THEN name = 'relay_status'
          ELSE false END,
     format('whether %s may call %s', role, callable))
@@ -74,7 +74,7 @@ SELECT results_eq(
 SELECT is_empty(
     $$SELECT oid::regclass FROM pg_class AS c WHERE relnamespace = 'outbox'::regnamespace AND relkind NOT IN ('r', 'v', 'S', 'i')$$,
     'kinds of relations');
-SELECT is((SELECT count(*)::int FROM functions WHERE callable::text LIKE 'outbox.emit(%'), 16, 'sixteen overloads were looked at');
+SELECT is((SELECT count(*)::int FROM functions WHERE callable::text LIKE 'outbox.emit(%'), 17, 'all overloads were looked at');
 SELECT ok(NOT pg_has_role('outbox_pgtap_app', 'pg_monitor', 'USAGE'), 'an application is not monitoring');
 
 -- How functions run.
@@ -82,9 +82,10 @@ SELECT is_empty(
     $$SELECT proname FROM pg_proc WHERE pronamespace = 'outbox'::regnamespace AND prosecdef$$,
     'no function runs with the rights of its owner');
 SELECT is_empty(
-    $$SELECT proname FROM pg_proc WHERE pronamespace = 'outbox'::regnamespace AND proname <> 'emit'
+    $$SELECT proname FROM pg_proc WHERE pronamespace = 'outbox'::regnamespace AND proname NOT IN ('emit', 'attach', 'attached')
       AND NOT coalesce('search_path=pg_catalog, pg_temp' = ANY (proconfig), false)$$,
-    'every function pins its search_path, except emit(), which looks up no name in it');
+    'every function pins its search_path, except emit(), which looks up no name in it, attach(), which reads its caller''s names,
+    and the trigger, which pins it where it calls what is not the server''s own');
 SELECT is_empty(
     $$SELECT proname FROM pg_proc AS p JOIN pg_language AS l ON l.oid = p.prolang
       WHERE p.pronamespace = 'outbox'::regnamespace AND p.proname = 'emit' AND l.lanname <> 'c'$$,
@@ -146,7 +147,7 @@ SELECT lives_ok(
 SELECT is_empty(
     $$SELECT role, name FROM roles, relations
       WHERE role <> 'outbox_pgtap_super' AND pg_temp.privileges(role, format('outbox.%I', name), relkind) IS NOT NULL
-        AND NOT (role = 'outbox_pgtap_monitor' AND name = 'status')$$,
+        AND NOT (role = 'outbox_pgtap_monitor' AND name IN ('status', 'attachments'))$$,
     'nobody else has more rights than before');
 SELECT throws_ok(
     $$DO 'BEGIN SET LOCAL ROLE outbox_pgtap_bound; PERFORM outbox.emit(''orders.eu'', ''k'', ''p''); END'$$, '42501',

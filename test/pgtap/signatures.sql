@@ -3,7 +3,7 @@ BEGIN;
 SET LOCAL client_min_messages = warning;
 CREATE EXTENSION IF NOT EXISTS pgtap;
 CREATE EXTENSION IF NOT EXISTS outbox;
-SELECT plan(16 * 5 + 34);
+SELECT plan(16 * 5 + 34 + 20);
 
 CREATE TEMPORARY TABLE overloads AS
     SELECT ARRAY['text', key_type, payload_type, 'jsonb', 'integer'] AS arguments
@@ -16,16 +16,38 @@ SELECT volatility_is('outbox', 'emit', arguments, 'volatile') FROM overloads;
 SELECT isnt_strict('outbox', 'emit', arguments, 'NULL key and payload have a meaning') FROM overloads;
 SELECT isnt_definer('outbox', 'emit', arguments) FROM overloads;
 SELECT is(
-    (SELECT count(*)::int FROM pg_proc WHERE pronamespace = 'outbox'::regnamespace AND proname = 'emit'), 16,
-    'there is no other overload');
+    (SELECT count(*)::int FROM pg_proc WHERE pronamespace = 'outbox'::regnamespace AND proname = 'emit' AND pronargs = 5), 16,
+    'there is no other one with five arguments');
 SELECT is(
     (SELECT count(*)::int FROM pg_proc WHERE pronamespace = 'outbox'::regnamespace AND proname = 'emit'
         AND proparallel = 'u' AND pronargdefaults = 2 AND proargnames[1:5] = '{topic,key,payload,headers,partition}'), 16,
     'headers and partition have defaults, every argument its name, none runs in a parallel worker');
 SELECT is(
-    (SELECT count(DISTINCT prosrc)::int FROM pg_proc WHERE pronamespace = 'outbox'::regnamespace AND proname = 'emit'), 1,
+    (SELECT count(DISTINCT prosrc)::int FROM pg_proc WHERE pronamespace = 'outbox'::regnamespace AND proname = 'emit' AND pronargs = 5), 1,
     'they share one entry point');
 
+SELECT has_function('outbox', 'emit', ARRAY['json', 'text']);
+SELECT function_returns('outbox', 'emit', ARRAY['json', 'text'], 'uuid');
+SELECT is((SELECT count(*)::int FROM pg_proc WHERE pronamespace = 'outbox'::regnamespace AND proname = 'emit'), 17, 'and no other');
+SELECT has_function('outbox', 'attach', ARRAY['regclass', 'text', 'text', 'text', 'text', 'text', 'text', 'text[]', 'name']);
+SELECT function_returns('outbox', 'attach', ARRAY['regclass', 'text', 'text', 'text', 'text', 'text', 'text', 'text[]', 'name'], 'void');
+SELECT is(
+    (SELECT array_to_string(proargnames, ',') FROM pg_proc WHERE pronamespace = 'outbox'::regnamespace AND proname = 'attach'),
+    'table,topic,key,payload,headers,partition,when,events,name', 'arguments of attach have names');
+SELECT has_function('outbox', 'detach', ARRAY['regclass', 'name']);
+SELECT function_returns('outbox', 'detach', ARRAY['regclass', 'name'], 'void');
+SELECT has_function('outbox', 'attach_debezium', ARRAY['regclass', 'jsonb', 'boolean', 'name']);
+SELECT function_returns('outbox', 'attach_debezium', ARRAY['regclass', 'jsonb', 'boolean', 'name'], 'void');
+SELECT has_function('outbox', 'check_debezium', ARRAY['jsonb', 'regclass']);
+SELECT function_returns('outbox', 'check_debezium', ARRAY['jsonb', 'regclass'], 'setof record');
+SELECT has_function('outbox', 'preview', ARRAY['anyelement', 'anyelement', 'integer']);
+SELECT function_returns('outbox', 'preview', ARRAY['anyelement', 'anyelement', 'integer'], 'setof record');
+SELECT has_view('outbox', 'attachments', 'attachments is a view');
+SELECT columns_are('outbox', 'attachments', ARRAY['table', 'name', 'events', 'enabled', 'owner', 'declaration']);
+SELECT col_type_is('outbox', 'attachments', 'table', 'regclass', 'attachments.table');
+SELECT col_type_is('outbox', 'attachments', 'events', 'text[]', 'attachments.events');
+SELECT col_type_is('outbox', 'attachments', 'owner', 'regrole', 'attachments.owner');
+SELECT isnt_definer('outbox', 'attach', ARRAY['regclass', 'text', 'text', 'text', 'text', 'text', 'text', 'text[]', 'name']);
 SELECT has_function('outbox', 'uncommitted', ARRAY[]::name[]);
 SELECT function_returns('outbox', 'uncommitted', ARRAY[]::name[], 'setof record');
 SELECT volatility_is('outbox', 'uncommitted', ARRAY[]::name[], 'volatile');

@@ -26,6 +26,15 @@ TEST(JsonLine, KeysComeInAFixedOrder) {
               "\"id\":\"00000000-0000-0000-0000-000000000102\",\"timestamp\":1700000000123}\n");
 }
 
+TEST(JsonLine, HeadersThatAreCompleteStayAsTheyAre) {
+    Message message;
+    message.headers = {{"first", "1"}, {"id", "another"}};
+    message.flags = protocol::kFlagHeadersComplete;
+    auto line = nlohmann::json::parse(file::json_line(Decoded(message, 258).view()));
+    EXPECT_EQ(line["headers"].dump(), "[[\"first\",\"1\"],[\"id\",\"another\"]]");
+    EXPECT_EQ(line["id"], "00000000-0000-0000-0000-000000000102");
+}
+
 TEST(JsonLine, AbsentIsNullAndEmptyIsEmpty) {
     Message message;
     auto absent = nlohmann::json::parse(file::json_line(Decoded(message).view()));

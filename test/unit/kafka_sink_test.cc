@@ -67,6 +67,19 @@ TEST_F(KafkaSink, MessagesArriveAsTheyWereSent) {
     EXPECT_EQ(records[2].payload, "");
 }
 
+TEST_F(KafkaSink, HeadersThatAreCompleteAreAllThereAre) {
+    cluster_.create_topic("exact", 1);
+    Message message;
+    message.topic = "exact";
+    message.headers = {{"first", "1"}, {"id", "another"}, {"id", std::nullopt}};
+    message.flags = protocol::kFlagHeadersComplete;
+    relay_.send(message);
+    ASSERT_TRUE(relay_.until_all_answered());
+    auto records = cluster_.read("exact", 1);
+    ASSERT_EQ(records.size(), 1u);
+    EXPECT_EQ(records[0].headers, message.headers);
+}
+
 TEST_F(KafkaSink, OrderIsKeptAndKeysGoWhereJavaSendsThem) {
     constexpr int kCount = 20000;
     cluster_.create_topic("ordered", 6);

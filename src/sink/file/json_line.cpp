@@ -50,7 +50,8 @@ Json value(const protocol::Bytes& bytes) {
 std::string json_line(const protocol::MessageView& message) {
     Json headers = Json::array();
     const sink::UuidText id(message.head.id);
-    headers.push_back(Json::array({"id", id.view()}));
+    if ((message.head.flags & protocol::kFlagHeadersComplete) == 0)
+        headers.push_back(Json::array({"id", id.view()}));
     protocol::BodyReader reader(message.headers.data, message.headers.length);
     protocol::HeaderView header;
     while (protocol::next_header(&reader, &header))

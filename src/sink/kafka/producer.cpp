@@ -71,8 +71,11 @@ std::string_view view(const char* text) {
 Headers headers_of(const MessageView& message) {
     constexpr std::string_view kId = "id";
     Headers headers(rd_kafka_headers_new(message.head.header_count + 1));
-    sink::UuidText id(message.head.id);
-    rd_kafka_header_add(headers.get(), kId.data(), kId.size(), id.view().data(), id.view().size());
+    if ((message.head.flags & protocol::kFlagHeadersComplete) == 0) {
+        sink::UuidText id(message.head.id);
+        rd_kafka_header_add(headers.get(), kId.data(), kId.size(), id.view().data(),
+                            static_cast<ssize_t>(id.view().size()));
+    }
     protocol::BodyReader reader(message.headers.data, message.headers.length);
     protocol::HeaderView header;
     while (protocol::next_header(&reader, &header))

@@ -1,0 +1,1 @@
+"""The outbox event router of a real Debezium and outbox.attach_debezium(), record for record."""
