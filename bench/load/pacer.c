@@ -1,10 +1,11 @@
 /* Produces at random moments (Poisson), straight to the broker: what of a latency is librdkafka's,
  * the broker's and the consumer's, whoever the relay is. Bench only.
  *
- * pacer BOOTSTRAP TOPIC RATE SECONDS BYTES KEYS SEED FILE: messages as in messages.h, one header
- * `id`, acks=all, idempotent, no linger. Writes for each number from 0 on when it was due, handed
- * over and acknowledged (int64 each, nanoseconds since 1970, 0: never), and prints how many there
- * are. */
+ * pacer BOOTSTRAP TOPIC RATE SECONDS BYTES KEYS SEED FILE [EVERY]: messages as in messages.h, one
+ * header `id`, acks=all, idempotent, no linger. With EVERY they are handed over together every so
+ * many milliseconds, as a relay that paces itself does. Writes for each number from 0 on when it
+ * was due, handed over and acknowledged (int64 each, nanoseconds since 1970, 0: never), and prints
+ * how many there are. */
 #include "client.h"
 
 #include <math.h>
@@ -56,11 +57,12 @@ static void wait_until(rd_kafka_t* client, int64_t due) {
 }
 
 int main(int argc, char** argv) {
-    if (argc != 9) return 2;
+    if (argc != 9 && argc != 10) return 2;
     double rate = atof(argv[3]), seconds = atof(argv[4]);
     size_t bytes = (size_t)atol(argv[5]);
     unsigned long keys = (unsigned long)atol(argv[6]);
     long most = (long)(rate * seconds * 1.5) + 1000, count = 0;
+    int64_t every = argc == 10 ? atol(argv[9]) * 1000000 : 1;
     srand48(atol(argv[7]));
     times = calloc((size_t)most + 1, sizeof(*times));
     char* value = malloc(bytes);
@@ -75,7 +77,7 @@ int main(int argc, char** argv) {
     for (;;) {
         due += (int64_t)(-log(1 - drand48()) / rate * 1e9);
         if (due > end || count == most) break;
-        wait_until(client, due);
+        wait_until(client, (due + every - 1) / every * every);
         ++count;
         char key[NUMBER_BYTES];
         size_t key_length = write_number(key, (unsigned long)count % keys);

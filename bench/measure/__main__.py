@@ -12,7 +12,7 @@ from . import machine, report
 from .bench import Bench
 from .results import Results
 
-PARTS = ["drain", "sustain", "latency", "tax", "emit", "horizon", "outage", "recovery", "depth", "idle", "instructions"]
+PARTS = ["drain", "sustain", "latency", "tax", "emit", "attach", "horizon", "outage", "recovery", "depth", "idle", "instructions"]
 QUICK = ["emit", "drain", "latency"]
 
 

@@ -7,6 +7,9 @@ measured they are stopped (SIGSTOP), which leaves them warm: nothing else runs b
 
 A second kind of rows has transactions of one statement, which is X alone.
 
+One row is not a system but a bound: SELECT 1 beside librdkafka alone, which hands the broker as many messages as the target
+asks for, every EVERY ms as the relay does under such a load. Whatever brings the messages to Kafka has to leave that much.
+
 Each measurement begins with new tables, a CHECKPOINT and a second of the same load that does not count; that takes care
 of full-page images, too. What has been stored is delivered before the next one begins. A message carries a number that
 a sequence gives while its account is locked, so the numbers of a key rise in the order of commits, and all of them have
@@ -18,6 +21,7 @@ import os
 import select
 import signal
 import statistics
+import subprocess
 import threading
 from dataclasses import dataclass
 
@@ -34,6 +38,9 @@ TITLE = "tax: what a message takes from the application's transactions"
 ACCOUNTS = 20_000  # many times the sessions; and the first change of each page is over soon
 BYTES = 200
 SECONDS, WARM_UP = 3, 1
+TARGET = 0.85  # of what SELECT 1 reaches
+EVERY = 10  # the relay's passes under load (worker/pace.hpp)
+KEYS = 1600
 
 PAYLOAD = f"rpad(nextval('message_number')::text || ' ', {BYTES}, 'x')"
 OUTBOX = "INSERT INTO outbox (id, aggregatetype, aggregateid, type, payload) VALUES"
@@ -41,7 +48,8 @@ OUTBOX = "INSERT INTO outbox (id, aggregatetype, aggregateid, type, payload) VAL
 
 @dataclass(frozen=True)
 class System:
-    """`x` is SQL with {topic} and {key}; `beside` what has to run: nothing, the relay and the broker, or Debezium."""
+    """`x` is SQL with {topic} and {key}; `beside` what has to run: nothing, the relay and the broker, Debezium, or librdkafka
+    alone."""
 
     name: str
     title: str
@@ -88,6 +96,7 @@ SYSTEMS = (
         "debezium",
         kafka=True,
     ),
+    System("floor", "SELECT 1, librdkafka alone producing", "SELECT 1", "producer", kafka=True),
 )
 BY_NAME = {system.name: system for system in SYSTEMS}
 
@@ -143,6 +152,7 @@ class Place:
     """The servers: one for everything, and one that has Debezium attached, because that cannot be taken off."""
 
     def __init__(self, bench, stack, seconds):
+        self.bench = bench
         self.seconds = seconds
         # A broker that is stopped for a minute shall not find itself expelled by its own controller.
         self.kafka = Kafka.start(bench.folder / "kafka-tax", "broker.session.timeout.ms=3600000")
@@ -159,6 +169,7 @@ class Place:
         stack.callback(self.debezium.stop)
         self.debezium.wait_until_streaming()
         self.stopped = set()
+        self.reached = {}  # by SELECT 1, row by row
         stack.callback(lambda: self.let_run(self.kafka.pid, self.debezium.pid))
 
     def warm_up(self):
@@ -182,7 +193,7 @@ class Place:
     def beside(self, system):
         if system.beside == "debezium":
             return self.kafka.pid, self.debezium.pid
-        return (self.kafka.pid,) if system.beside == "relay" else ()
+        return (self.kafka.pid,) if system.beside in ("relay", "producer") else ()
 
     def relay(self, on):
         self.ours.execute(f"ALTER SYSTEM SET outbox.enabled = {'on' if on else 'off'}", "SELECT pg_reload_conf()")
@@ -202,26 +213,29 @@ class Place:
         begin_anew(postgres, row)
         self.let_run(*self.beside(system))
         sql = script(row, system, topic)
-        with self.listening(postgres, system) as heard:
+        with self.listening(postgres, system) as heard, self.producing(row, system, topic) as producer:
             warm = postgres.pgbench(sql, row.clients, seconds=WARM_UP)
             lsn = postgres.wal_lsn()
-            with self.usage(postgres) as usage:
+            with self.usage(postgres, producer) as usage:
                 outcome = postgres.pgbench(sql, row.clients, seconds=self.seconds)
             lsn = postgres.wal_lsn() - lsn
         count = outcome["transactions"]
+        if system.name == "select":
+            self.reached[row.name] = outcome["tps"]
         figures = {name: outcome[name] for name in ("tps", "latency_ms", "transactions")}
         figures |= {f"{group}_us": used / max(count, 1) * 1e6 for group, used in usage.cpu.items()}
         figures |= {"wal_bytes": lsn / max(count, 1)}
         if outcome["failed"] or not count:
             raise with_figures(Failed(f"{outcome['failed']} transactions failed"), figures)
         try:
-            self.check(postgres, system, topic, warm["transactions"] + count, heard)
+            self.check(postgres, system, topic, producer.count if producer else warm["transactions"] + count, heard)
         except Failed as error:
             raise with_figures(error, figures) from None
         return figures
 
-    def usage(self, postgres):
+    def usage(self, postgres, producer):
         return Usage(
+            producer=[producer.pid] if producer else [],
             backends=postgres.backend_pids,
             relay=lambda: [postgres.relay_pid()],
             sink=lambda: [postgres.sink_pid()],
@@ -247,10 +261,22 @@ class Place:
                 heard.stop()
                 thread.join()
 
+    @contextlib.contextmanager
+    def producing(self, row, system, topic):
+        """librdkafka alone, at the rate that the target asks of the row, from before the warm-up until after the measurement."""
+        if system.beside != "producer":
+            yield None
+            return
+        if row.name not in self.reached:
+            raise Failed("SELECT 1 has not been measured before it")
+        producer = Producer(self.bench, self.kafka, topic, TARGET * self.reached[row.name], WARM_UP + self.seconds + 2)
+        with producer:
+            yield producer
+
     def check(self, postgres, system, topic, count, heard):
         if system.kafka:
             self.let_run(self.kafka.pid, *self.beside(system))
-            if system.beside != "debezium":
+            if system.beside not in ("debezium", "producer"):
                 self.relay(on=True)
             verdict = verify(self.kafka, topic, Expected(count=count, bytes=BYTES), timeout=120)
             self.kafka.delete(topic)
@@ -259,6 +285,25 @@ class Place:
             raise Failed(f"{found} of {count} messages are in the table")
         if system.listener and heard.count != count:
             raise Failed(f"{heard.count} of {count} notifications were heard")
+
+
+class Producer:
+    """bench/load/pacer.c at a rate, while it is entered and until its time is over; then `count` says how many there were."""
+
+    def __init__(self, bench, kafka, topic, rate, seconds):
+        words = [bench.programs / "pacer", kafka.bootstrap, topic, rate, seconds, BYTES, KEYS, 1, "/dev/null", EVERY]
+        self._command = [str(word) for word in words]
+
+    def __enter__(self):
+        self._process = subprocess.Popen(self._command, stdout=subprocess.PIPE, text=True)
+        self.pid = self._process.pid
+        return self
+
+    def __exit__(self, *_):
+        printed, _ = self._process.communicate()
+        self.count = int(printed or 0)
+        if self._process.returncode:
+            raise Failed("librdkafka alone could not deliver everything")
 
 
 class Heard:
@@ -314,10 +359,11 @@ def begin_anew(postgres, row):
 
 # -- what is reported -----------------------------------------------------------------------------------------
 
-OTHERS = ("relay", "sink", "walsender", "broker", "jvm")
+OTHERS = ("relay", "sink", "producer", "walsender", "broker", "jvm")
 # Row, system, beside which, at least.
 TARGETS = (
-    (ROWS[0], "emit", "select", 0.85),
+    (ROWS[0], "emit", "select", TARGET),
+    (ROWS[0], "floor", "select", TARGET),
     (ROWS[0], "emit", "debezium", 2.0),
     (ROWS[4], "emit-off", "insert", 1.0),
     (ROWS[4], "emit", "insert", 1.0),
@@ -336,7 +382,9 @@ def report(records):
         plots=[plot(records, rows)],
         notes=[
             "A transaction: BEGIN; UPDATE; the statement; COMMIT, each a round trip (one statement: that one alone). "
-            "CPU is per transaction; beside: relay, sink and broker, or JVM, walsender and broker."
+            "CPU is per transaction; beside: relay, sink and broker, or JVM, walsender and broker.",
+            f"*librdkafka alone producing*: a C program hands {TARGET:.0%} as many messages a second as there are transactions beside "
+            f"SELECT 1 straight to the broker, every {EVERY} ms: what is left is what any way to Kafka leaves on these cores.",
         ],
     )
 
