@@ -67,6 +67,12 @@ INSERT INTO event VALUES ('59a42efd-b015-44a9-9dde-cb36d9002425', 'UserCreated',
 SELECT key FROM buffered();
 SELECT payload FROM buffered();
 ROLLBACK;
+-- Each row's envelope is named after the row's own route.
+SELECT attached(jsons('{"table.fields.additional.placement": "type:envelope"}', true) || '{"topic.prefix": "shop"}');
+BEGIN;
+INSERT INTO event SELECT gen_random_uuid(), route, '1', 'T', 'p' FROM unnest(ARRAY['User', 'Order', 'User']) AS route;
+SELECT payload::jsonb -> 'schema' ->> 'name' AS name FROM buffered();
+ROLLBACK;
 -- shouldConvertMicrosecondsTimestampToMilliseconds: a number before the headers
 SELECT attached(texts('{"table.field.event.timestamp": "at"}'));
 BEGIN;
@@ -131,7 +137,7 @@ INSERT INTO event SELECT gen_random_uuid(), 'T', '1', 'User', p FROM unnest(ARRA
     '{"a": 1, "b": null, "c": [], "d": [1, 2], "e": {"f": "x", "g": null}, "h": 1.5, "i": 12345678901, "j": true, "k": 1e3, "l": -0.0}',
     '{"a": 1, "a": 2, "b c": "\u00e4\n"}', '{"a": [{"x": 1}, {"y": 2}]}', '{"a": [{"x": 1}, null, {"x": 2}]}', '{"a": [null, 1]}', '{"a": [[1], [2]]}',
     '{"a": 1} and more', '{}', NULL, '[1, 2]', '"x"', '12', ' {"a": 1}', '{"a": [1, 2.5]}', '{"a": [null]}', '{"a": [[]]}',
-    '{"a": 123456789012345678901234567890}', '{"a": [{"x": 1}, {"x": "s"}]}', '{"a": [{"x": 1}, null, {"y": 2}]}', '{bad', '']) AS p;
+    '{"a": 123456789012345678901234567890}', '{"a": [{"x": 1}, {"x": "s"}]}', '{"a": [{"x": 1}, null, {"y": 2}]}', '{"nul": "\u0000"}', '{bad', '']) AS p;
 SELECT payload FROM buffered();
 ROLLBACK;
 SELECT attached(jsons('{"table.expand.json.payload": true, "table.json.payload.null.behavior": "optional_bytes",
