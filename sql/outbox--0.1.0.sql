@@ -309,7 +309,8 @@ COMMENT ON FUNCTION outbox.emit(json, text) IS
 -- attach: rows of a table as messages.
 ---------------------------------------------------------------------------------------------------------
 
--- Nobody is given EXECUTE: the arguments of such a trigger say whose rights it has, so attach() makes it.
+-- Everybody may execute it: the server asks for that when it copies the trigger for a partition. Only superusers, and
+-- attach(), can make a trigger of it, as its arguments say whose rights it has.
 CREATE FUNCTION outbox.attached() RETURNS trigger LANGUAGE c AS 'MODULE_PATHNAME', 'outbox_attached';
 COMMENT ON FUNCTION outbox.attached() IS
     'Trigger of attached tables: emits a message for a row, as outbox.attach() has declared it.';
@@ -383,6 +384,10 @@ BEGIN
             GET STACKED DIAGNOSTICS problem = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
             RETURN QUERY SELECT 'configuration', false, concat_ws(' ', sqlerrm || '.', nullif(problem, ''), nullif(hint, ''));
     END;
+    IF NOT options ? 'key.converter' OR NOT options ? 'value.converter' THEN
+        RETURN QUERY SELECT 'converters', true, 'where none is named JsonConverter with schemas is assumed; add key.converter and '
+            'value.converter if the worker sets others';
+    END IF;
     IF coalesce(options ->> 'extended.headers.enabled', '') = '' THEN
         RETURN QUERY SELECT 'headers', true, 'Debezium adds headers __debezium.context.* unless extended.headers.enabled is false; '
             'here they are sent only if it is true';
@@ -812,6 +817,7 @@ $revoke$;
 GRANT USAGE ON SCHEMA outbox TO pg_monitor;
 GRANT SELECT ON outbox.status, outbox.attachments TO pg_monitor;
 GRANT EXECUTE ON FUNCTION outbox.relay_status() TO pg_monitor;
+GRANT EXECUTE ON FUNCTION outbox.attached() TO PUBLIC;
 
 ---------------------------------------------------------------------------------------------------------
 -- Dumps carry the messages and the progress; the identity that comes along keeps a restored copy silent.

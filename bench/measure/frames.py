@@ -8,7 +8,7 @@ import socket
 import struct
 import subprocess
 
-VERSION = 2
+VERSION = 3
 FRAME = struct.Struct("=IcB2x")  # length of the body, type
 MESSAGE = struct.Struct("=Qq16siiiIIHH")  # MessageHead
 ABSENT = -1

@@ -2,6 +2,7 @@
 // backend, and the apply workers of logical replication.
 #include "attach/attachment.hpp"
 
+#include "attach/as_declared.hpp"
 #include "attach/declaration.hpp"
 #include "debezium/router.hpp"
 #include "storage/schema.hpp"
@@ -111,7 +112,10 @@ Attachment* load(Relation relation, const Trigger* trigger, RowEvent event) {
         int count;
         const PartSpec* specs = debezium::router_parts(made->router, &count);
         read_declaration(made, view, relation, by_superuser, specs, count);
+        // Columns' defaults are planned, and planning runs functions.
+        AsDeclared as_declared(made->owner);
         debezium::bind_router(made->router, relation, made->parts);
+        as_declared.end();
     } else {
         read_declaration(made, view, relation, by_superuser, kMessageParts, kParts);
     }

@@ -68,6 +68,7 @@ struct Attachment {
     MemoryContext context;
 
     struct ReadyExpressions* ready;  // nobody is using them; nullptr: there are none
+    LocalTransactionId ready_in;     // the transaction that they belong to
 
     const Part& part(PartName name) const { return parts[static_cast<int>(name)]; }
 };

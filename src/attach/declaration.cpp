@@ -78,6 +78,11 @@ Meaning meaning_of(const Substitution& with, const Var* var) {
     return kind == RTE_VALUES || kind == RTE_SUBQUERY ? Meaning::Event : Meaning::None;
 }
 
+[[noreturn]] void raise_no_row() {
+    ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+                    errmsg("an attachment can use nothing but NEW, OLD and TG_OP")));
+}
+
 Node* node(void* made) {
     return static_cast<Node*>(made);
 }
@@ -93,6 +98,7 @@ Node* substitute(Node* expression, void* context) {
     Meaning meaning = meaning_of(with, var);
     switch (meaning) {
         case Meaning::Event:
+            if (var->varattno != 1 || var->vartype != TEXTOID) raise_no_row();
             return node(makeConst(TEXTOID, -1, DEFAULT_COLLATION_OID, -1,
                                   CStringGetTextDatum(name_of(with.event)), false, false));
         case Meaning::New:
@@ -102,7 +108,7 @@ Node* substitute(Node* expression, void* context) {
             absent = with.event == RowEvent::Insert;
             break;
         case Meaning::None:
-            elog(ERROR, "an attachment uses something that is no row");
+            raise_no_row();
     }
     if (absent) return node(makeNullConst(var->vartype, var->vartypmod, var->varcollid));
     return node(makeVar(meaning == Meaning::New ? kNewRow : kOldRow, var->varattno, var->vartype,
@@ -113,9 +119,25 @@ bool is_function_of_users(Oid function, void*) {
     return function >= FirstNormalObjectId;
 }
 
+bool has_columns_of_users(Oid row_type) {
+    TupleDesc columns = lookup_rowtype_tupdesc(row_type, -1);
+    bool found = false;
+    for (int i = 0; i < columns->natts && !found; ++i)
+        found = TupleDescAttr(columns, i)->atttypid >= FirstNormalObjectId;
+    ReleaseTupleDesc(columns);
+    return found;
+}
+
+// Casts, comparisons and checks of such a type are functions of its owner's.
+bool is_type_of_users(Oid type) {
+    if (type < FirstNormalObjectId) return false;
+    return get_typtype(type) != TYPTYPE_COMPOSITE || has_columns_of_users(type);
+}
+
 bool calls_functions_of_users(Node* node, void* context) {
     if (!node) return false;
     if (check_functions_in_node(node, is_function_of_users, context)) return true;
+    if (!IsA(node, List) && is_type_of_users(exprType(node))) return true;
     return compat::walk_expression(node, calls_functions_of_users, context);
 }
 
@@ -172,12 +194,36 @@ Node* seen_by(Node* expression, Relation relation, Oid root) {
     return static_cast<Node*>(linitial(list));
 }
 
-// Whoever may make another role's expression run with a superuser's rights has to be one: where the
-// declaration came to belong to a superuser later, that was not meant.
-void check_may_run(const Attachment* attachment, const Node* expression, Relation view,
-                   bool by_superuser) {
-    const Node* bare = without_relabels(expression);
-    if (IsA(bare, Var) || IsA(bare, Const)) return;
+// The declaration is one of this table, or of what it is a partition of. Names do not prove that:
+// tables and views can be renamed.
+void check_is_of(Relation relation, Oid table, Relation view) {
+    Oid found = RelationGetRelid(relation);
+    if (found == table) return;
+    if (!relation->rd_rel->relispartition ||
+        !list_member_oid(get_partition_ancestors(found), table))
+        raise_damaged(view);
+}
+
+// Whoever owns the declaration can change it, and it acts with the rights of the table's owner.
+void check_owner_is(Oid owner, Oid table, Relation view) {
+    HeapTuple tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(table));
+    if (!HeapTupleIsValid(tuple)) raise_damaged(view);
+    Oid found = reinterpret_cast<Form_pg_class>(GETSTRUCT(tuple))->relowner;
+    ReleaseSysCache(tuple);
+    if (found == owner) return;
+    ereport(
+        ERROR,
+        (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+         errmsg("table \"%s\" has another owner than its attachment", get_rel_name(table)),
+         errdetail("The table belongs to \"%s\", %s to \"%s\".", GetUserNameFromId(found, false),
+                   quote_qualified_identifier("outbox", RelationGetRelationName(view)),
+                   GetUserNameFromId(owner, false)),
+         errhint("Call outbox.detach(), then outbox.attach() again.")));
+}
+
+// Whoever may make another role's declaration act with a superuser's rights has to be one: where it
+// came to belong to a superuser later, that was not meant.
+void check_may_run(const Attachment* attachment, Relation view, bool by_superuser) {
     if (by_superuser || !superuser_arg(attachment->owner)) return;
     ereport(ERROR,
             (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
@@ -225,6 +271,9 @@ void read_declaration(Attachment* attachment, Oid view_id, Relation relation, bo
     check_evaluates_alone(query);
     Substitution with = {query, from_of(query, view), attachment->event};
     attachment->owner = view->rd_rel->relowner;
+    check_is_of(relation, with.from.table, view);
+    check_owner_is(attachment->owner, with.from.table, view);
+    check_may_run(attachment, view, by_superuser);
     attachment->part_count = count;
     attachment->parts = static_cast<Part*>(palloc0(sizeof(Part) * static_cast<size_t>(count)));
     // Planning runs functions, too.
@@ -235,7 +284,6 @@ void read_declaration(Attachment* attachment, Oid view_id, Relation relation, bo
         for (int i = 0; i < count; ++i) {
             if (!entry->resname || strcmp(entry->resname, specs[i].name) != 0) continue;
             Node* expression = coerced(reinterpret_cast<Node*>(entry->expr), specs[i]);
-            check_may_run(attachment, expression, view, by_superuser);
             expression = substitute(expression, &with);
             fill_part(attachment, i, seen_by(expression, relation, with.from.table));
         }

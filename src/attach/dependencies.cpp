@@ -7,6 +7,10 @@
 // drop the declaration while the trigger is there.
 //
 // A dump knows nothing of this; restoring it makes the trigger again, after the view.
+//
+// The trigger's arguments say whose rights it has, so attach() makes it, as a superuser. The server
+// copies it for a partition, with the rights of whoever makes the partition: so everybody has to be
+// allowed to execute outbox.attached(), and it is here that triggers made by hand are refused.
 #include "attach/dependencies.hpp"
 
 #include "attach/declaration.hpp"
@@ -38,6 +42,13 @@ void record(const FormData_pg_trigger& trigger, Oid declaration) {
     recordDependencyOn(&view, &table, DEPENDENCY_AUTO);
 }
 
+[[noreturn]] void raise_by_hand() {
+    ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+                    errmsg("triggers that call outbox.attached() are made by outbox.attach()"),
+                    errdetail("Their arguments say whose rights they have."),
+                    errhint("Call outbox.attach() as the table's owner.")));
+}
+
 }  // namespace
 
 void note_trigger(Oid trigger) {
@@ -55,6 +66,7 @@ void note_trigger(Oid trigger) {
         const FormData_pg_trigger& form = *reinterpret_cast<Form_pg_trigger>(GETSTRUCT(tuple));
         // A partition's trigger goes with its parent's.
         bool ours = form.tgfoid == attached && !OidIsValid(form.tgparentid);
+        if (ours && !superuser()) raise_by_hand();
         const char* name = ours ? first_argument(tuple, catalogue) : nullptr;
         Oid declaration = name ? find_declaration(name) : InvalidOid;
         if (OidIsValid(declaration)) record(form, declaration);

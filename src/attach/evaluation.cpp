@@ -9,11 +9,11 @@
 
 namespace outbox {
 
-// Expressions that can run: once at a time, and for one subtransaction, because functions keep in
-// them what they remember between calls.
+// Expressions that can run: once at a time, and for one transaction, because functions keep in them
+// what they remember between calls. While they run they belong to the current subtransaction, and
+// go with it if it fails; otherwise to the transaction.
 struct ReadyExpressions {
-    LocalTransactionId transaction;
-    SubTransactionId subtransaction;
+    MemoryContext context;
     ExprContext* row;
     ExprState** states;
 };
@@ -21,10 +21,11 @@ struct ReadyExpressions {
 namespace {
 
 ReadyExpressions* make_ready(const Attachment* attachment) {
-    MemoryContext caller = MemoryContextSwitchTo(CurTransactionContext);
+    MemoryContext context =
+        AllocSetContextCreate(CurTransactionContext, "outbox expressions", ALLOCSET_SMALL_SIZES);
+    MemoryContext caller = MemoryContextSwitchTo(context);
     ReadyExpressions* made = static_cast<ReadyExpressions*>(palloc0(sizeof(ReadyExpressions)));
-    made->transaction = compat::my_local_transaction();
-    made->subtransaction = GetCurrentSubTransactionId();
+    made->context = context;
     made->row = CreateStandaloneExprContext();
     made->states = static_cast<ExprState**>(
         palloc0(sizeof(ExprState*) * static_cast<size_t>(attachment->part_count)));
@@ -44,18 +45,19 @@ class Row {
     Row(Attachment* attachment, TupleTableSlot* new_row, TupleTableSlot* old_row)
         : attachment_(attachment), new_(new_row), old_(old_row) {
         if (!attachment->has_expressions) return;
-        ReadyExpressions* ready = attachment->ready;
-        attachment->ready = nullptr;
-        bool usable = ready && ready->transaction == compat::my_local_transaction() &&
-                      ready->subtransaction == GetCurrentSubTransactionId();
-        if (usable) ResetExprContext(ready->row);
-        ready_ = usable ? ready : make_ready(attachment);
+        ready_ = taken(attachment);
+        if (!ready_) ready_ = make_ready(attachment);
         ready_->row->ecxt_outertuple = new_row;
         ready_->row->ecxt_innertuple = old_row;
     }
     // By hand: after an error nobody shall use them again.
     void give_back() {
-        if (ready_) attachment_->ready = ready_;
+        if (!ready_) return;
+        // A row that was written on the way has left some there.
+        if (ReadyExpressions* other = taken(attachment_)) MemoryContextDelete(other->context);
+        MemoryContextSetParent(ready_->context, TopTransactionContext);
+        attachment_->ready = ready_;
+        attachment_->ready_in = compat::my_local_transaction();
     }
 
     bool has(PartName name) const { return attachment_->part(name).source != Part::Source::Absent; }
@@ -90,6 +92,16 @@ class Row {
     }
 
   private:
+    // nullptr: there are none. Those of another transaction are gone, and must not be looked at.
+    static ReadyExpressions* taken(Attachment* attachment) {
+        ReadyExpressions* ready = attachment->ready;
+        attachment->ready = nullptr;
+        if (!ready || attachment->ready_in != compat::my_local_transaction()) return nullptr;
+        MemoryContextSetParent(ready->context, CurTransactionContext);
+        ResetExprContext(ready->row);
+        return ready;
+    }
+
     Attachment* attachment_;
     TupleTableSlot* new_;
     TupleTableSlot* old_;

@@ -30,6 +30,11 @@ RowEvent event_of(const TriggerData* trigger) {
 // Below the executor: the application's statement has inserted a row, and says so; no trigger hears
 // of its end. What it leaves behind is a dead row for vacuum, as after a DELETE.
 void remove_row(Relation relation, TupleTableSlot* row) {
+    if (relation->rd_rel->relkind != RELKIND_RELATION) {
+        ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+                        errmsg("rows of foreign table \"%s\" cannot be removed",
+                               RelationGetRelationName(relation))));
+    }
     // Otherwise it would not be there yet for this command.
     CommandCounterIncrement();
     simple_table_tuple_delete(relation, &row->tts_tid, GetActiveSnapshot());

@@ -74,6 +74,16 @@ void say_needless(const List* names) {
                      errdetail("There is no slot, no snapshot and no connection to set up.")));
 }
 
+// A worker's own converters stand in none of its connectors.
+void say_assumed(const Configuration& configuration) {
+    if (configuration.names_key_converter && configuration.names_value_converter) return;
+    ereport(NOTICE, (errmsg("JsonConverter with schemas is assumed for %s",
+                            configuration.names_value_converter ? "keys"
+                            : configuration.names_key_converter ? "values"
+                                                                : "keys and values"),
+                     errhint("Add key.converter and value.converter if the worker sets others.")));
+}
+
 // A row that others refer to cannot go unseen.
 void check_may_remove_rows(Relation table) {
     if (table->rd_rel->relkind == RELKIND_FOREIGN_TABLE) {
@@ -118,6 +128,7 @@ OUTBOX_SQL_FUNCTION(outbox_attach_debezium) {
     debezium::Declaration(&request, reading.configuration).write();
     declare_attachment(request);
     debezium::say_needless(reading.needless);
+    debezium::say_assumed(reading.configuration);
     table_close(request.table, NoLock);
     PG_RETURN_VOID();
 }

@@ -388,10 +388,15 @@ Column look_at_column(Relation relation, AttrNumber number, const Configuration&
     return column;
 }
 
-Value column_value(const Column& column, TupleTableSlot* row) {
+Value stored_value(const Column& column, TupleTableSlot* row) {
     bool null;
     Datum datum = slot_getattr(row, column.number, &null);
-    if (!null) return value_of(column, datum);
+    return null ? null_value() : value_of(column, datum);
+}
+
+Value column_value(const Column& column, TupleTableSlot* row) {
+    Value value = stored_value(column, row);
+    if (!value.null) return value;
     return column.schema->fallback ? *column.schema->fallback : null_value();
 }
 

@@ -46,6 +46,9 @@ Column look_at_column(Relation relation, AttrNumber number, const Configuration&
 
 // Its value in a row; lives as long as the slot and the current memory context. Raises 22023 for
 // what has no value there: a numeric NaN, for one.
+Value stored_value(const Column& column, TupleTableSlot* row);
+
+// The same; where it is NULL, the column's default, as Connect's structures have it.
 Value column_value(const Column& column, TupleTableSlot* row);
 
 }  // namespace outbox::debezium

@@ -273,8 +273,10 @@ void read_connector_option(Configuration* to, const List* settings, const char* 
     auto is = [name](const char* option) { return strcmp(name, option) == 0; };
     if (is("key.converter")) {
         to->key_converter = read_converter(settings, name, value);
+        to->names_key_converter = true;
     } else if (is("value.converter")) {
         to->value_converter = read_converter(settings, name, value);
+        to->names_value_converter = true;
     } else if (is("value.converter.delegate.converter.type")) {
         to->value_delegate = read_converter(settings, name, value);
         to->has_value_delegate = true;
@@ -296,6 +298,11 @@ void read_connector_option(Configuration* to, const List* settings, const char* 
     } else if (is("decimal.handling.mode")) {
         to->decimals = static_cast<DecimalMode>(one_of(name, value, kDecimals));
     } else if (is("time.precision.mode")) {
+        static const char* const kOthers[] = {"isostring", "microseconds", "nanoseconds"};
+        for (const char* other : kOthers) {
+            if (strcmp(trimmed(value), other) == 0)
+                raise_refused(name, value, "Times are written in the adaptive modes only.");
+        }
         to->times = static_cast<TimeMode>(one_of(name, value, kTimes));
     } else if (is("binary.handling.mode")) {
         to->binaries = static_cast<BinaryMode>(one_of(name, value, kBinaries));
@@ -305,6 +312,8 @@ void read_connector_option(Configuration* to, const List* settings, const char* 
     } else if (is("topic.naming.strategy")) {
         if (strcmp(trimmed(value), "io.debezium.schema.SchemaTopicNamingStrategy") != 0)
             raise_refused(name, value, "It changes the names of schemas.");
+    } else if (is("topic.delimiter")) {
+        if (strcmp(value, ".") != 0) raise_refused(name, value, "It changes the names of schemas.");
     } else if (is("skipped.operations")) {
         ListCell* cell;
         foreach (cell, split(value, ',')) {

@@ -41,6 +41,8 @@ struct Configuration {
     const char* replacement = "outbox.event.${routedByValue}";
     Converter key_converter = Converter::JsonWithSchemas;
     Converter value_converter = Converter::JsonWithSchemas;
+    bool names_key_converter = false;
+    bool names_value_converter = false;
     Converter value_delegate = Converter::JsonWithSchemas;  // for what is no bytes
     bool has_value_delegate = false;
     bool headers_are_strings = false;  // by StringConverter, not by SimpleHeaderConverter

@@ -52,6 +52,11 @@ Value value_at(const Router* router, int place, TupleTableSlot* row) {
     return has(router, place) ? column_value(router->columns[place], row) : null_value();
 }
 
+// As the router asks for the fields that it has a use for itself: no default stands in for NULL.
+Value stored_at(const Router* router, int place, TupleTableSlot* row) {
+    return has(router, place) ? stored_value(router->columns[place], row) : null_value();
+}
+
 const Schema& schema_at(const Router* router, int place) {
     return *router->columns[place].schema;
 }
@@ -110,7 +115,10 @@ void check_types(const Router* router) {
             raise_type(option, "no bytea, of which StringConverter writes no byte");
     };
     check_bytes(configuration.key_converter, kKey, "table.field.event.key");
-    if (!router->has_envelope && !configuration.has_value_delegate)
+    if (configuration.has_value_delegate) return;
+    if (router->has_envelope && configuration.value_converter == Converter::Bytes)
+        raise_type("value.converter", "one that can write an envelope, or a delegate");
+    if (!router->has_envelope)
         check_bytes(configuration.value_converter, kPayload, "table.field.event.payload");
 }
 
@@ -184,7 +192,7 @@ void fill_value(const Router* router, TupleTableSlot* row, const char* route,
         (void)expand_json(payload.text.data, payload.text.length, configuration.payload,
                           configuration.expansion, &schema, &payload);
     if (router->has_envelope) {
-        schema = envelope_schema(router, schema, route, value_at(router, kVersion, row));
+        schema = envelope_schema(router, schema, route, stored_at(router, kVersion, row));
         payload = envelope(router, payload, row);
     }
     message->payload = converted(configuration, *schema, payload, &message->payload_length);
@@ -252,7 +260,7 @@ void add_context(const Router* router, HeaderList* headers) {
 }
 
 void add_tracing(const Router* router, TupleTableSlot* row, HeaderList* headers) {
-    Value context = value_at(router, kTracing, row);
+    Value context = stored_at(router, kTracing, row);
     if (context.null) return;
     for (const char* name : kTraceHeaders) {
         const char* value = property(context.text.data, context.text.length, name);
@@ -262,7 +270,7 @@ void add_tracing(const Router* router, TupleTableSlot* row, HeaderList* headers)
 
 // Milliseconds since 1970; false: the time of the commit.
 bool timestamp_of(const Router* router, TupleTableSlot* row, int64* milliseconds) {
-    Value value = value_at(router, kTimestamp, row);
+    Value value = stored_at(router, kTimestamp, row);
     if (value.null) return false;
     bool micros = router->columns[kTimestamp].kind == Column::Kind::TimestampMicros;
     *milliseconds = micros ? value.integer / 1000 : value.integer;
@@ -308,7 +316,7 @@ void fill_partition(const Router* router, TupleTableSlot* row, MessageParts* mes
             !has(router, kPlaced + i))
             continue;
         // Of several the last one counts, NULL or not.
-        Value value = value_at(router, kPlaced + i, row);
+        Value value = stored_at(router, kPlaced + i, row);
         message->has_partition = !value.null;
         message->partition = value.null ? 0 : static_cast<int32>(value.integer);
     }
@@ -337,6 +345,13 @@ const PartSpec* router_parts(const Router* router, int* count) {
     return router->specs;
 }
 
+[[noreturn]] static void raise_missing(const char* place) {
+    ereport(ERROR,
+            (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+             errmsg("the declaration of the attachment has no column for the router's %s", place),
+             errhint("Call outbox.detach(), then outbox.attach_debezium() again.")));
+}
+
 void bind_router(Router* router, Relation relation, const Part* parts) {
     size_t count = static_cast<size_t>(router->spec_count);
     router->columns = static_cast<Column*>(palloc0(sizeof(Column) * count));
@@ -345,6 +360,8 @@ void bind_router(Router* router, Relation relation, const Part* parts) {
         router->present[i] = parts[i].source == Part::Source::New;
         if (router->present[i])
             router->columns[i] = look_at_column(relation, parts[i].column, router->configuration);
+        else if (i == kId || i == kKey || i == kPayload || i == kRoute)
+            raise_missing(kPlaceNames[i]);
     }
     const char* prefix = router->configuration.topic_prefix;
     router->schema_name = psprintf("%s.%s.%s", prefix ? prefix : "outbox",
@@ -356,7 +373,7 @@ void bind_router(Router* router, Relation relation, const Part* parts) {
 bool make_record(const Router* router, const Part*, TupleTableSlot* row, MessageParts* message,
                  size_t* headers_bytes) {
     *message = {};
-    Value route = value_at(router, kRoute, row);
+    Value route = stored_at(router, kRoute, row);
     if (route.null) check_topic_is_there(nullptr);
     message->topic =
         topic_of(router->route, route.text.data, route.text.length, &message->topic_length);

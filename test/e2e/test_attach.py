@@ -60,14 +60,13 @@ def test_attachments_survive_dump_and_restore(own_server):
     # The columns' numbers differ in the copy, and their names from what they were declared with.
     database.sql("ALTER TABLE thing DROP COLUMN gone")
     database.sql("ALTER TABLE thing RENAME COLUMN name TO label")
+    # What was not delivered here the copy may have been told of: it is silent until somebody decides.
+    database.sql("SELECT outbox.pause()")
     database.sql("INSERT INTO thing VALUES (1, 'first ', 'n')")
-    database.drain()
     copy = restored(server, database, "copy")
     ask = "SELECT \"table\"::text, name::text, events, enabled, owner::text, declaration FROM outbox.attachments ORDER BY name"
     assert copy.sql(ask) == database.sql(ask)
-    # The dump may not know yet that the row's message was delivered.
-    copy.sql("SELECT outbox.pause()")
-    copy.wait_for_state("paused", "foreign")
+    copy.wait_for_state("foreign")
     copy.sql("SELECT outbox.discard_backlog()")
     copy.sql("SELECT outbox.resume()")
     copy.sql("INSERT INTO thing VALUES (2, 'second ', 'n'), (-3, 'none', 'n')")
