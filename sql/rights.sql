@@ -22,7 +22,7 @@ DROP OWNED BY "regress_outbox Quoted";
 DROP ROLE "regress_outbox Quoted";
 SELECT outbox.grant_emit('regress_outbox_nobody');
 
--- PUBLIC has nothing; nobody but the owner, pg_monitor and the role that was let in has anything.
+-- PUBLIC has nothing but the trigger of attached tables, which only attach() can use; nobody but the owner, pg_monitor and the role that was let in has anything.
 SELECT c.relname, a.grantee::regrole, a.privilege_type
 FROM pg_class AS c, aclexplode(c.relacl) AS a
 WHERE c.relnamespace = 'outbox'::regnamespace AND a.grantee <> c.relowner ORDER BY 1, 2, 3;
@@ -255,7 +255,7 @@ WHERE c.relnamespace = 'outbox'::regnamespace AND a.grantee NOT IN (c.relowner, 
 UNION ALL
 SELECT 'function', p.proname, a.grantee, a.privilege_type
 FROM pg_proc AS p, aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) AS a
-WHERE p.pronamespace = 'outbox'::regnamespace AND a.grantee NOT IN (p.proowner, 'pg_monitor'::regrole)
+WHERE p.pronamespace = 'outbox'::regnamespace AND a.grantee NOT IN (p.proowner, 'pg_monitor'::regrole) AND p.proname <> 'attached'
 UNION ALL
 SELECT 'schema', n.nspname, a.grantee, a.privilege_type
 FROM pg_namespace AS n, aclexplode(n.nspacl) AS a

@@ -46,7 +46,7 @@ FROM relations;
 
 SELECT is(
     has_function_privilege(role, callable, 'EXECUTE'),
-    CASE WHEN role = 'outbox_pgtap_super' THEN true
+    CASE WHEN role = 'outbox_pgtap_super' OR name = 'attached' THEN true
          WHEN role IN ('outbox_pgtap_app', 'outbox_pgtap_bound') THEN name IN ('emit', 'uncommitted', 'attach', 'attach_debezium', 'check_debezium', 'detach', 'preview')
          WHEN role = 'outbox_pgtap_monitor' THEN name = 'relay_status'
          ELSE false END,
