@@ -198,6 +198,9 @@ class Maker:
         if self.chance(0.4):
             self.column("table.field.event.timestamp", None, ["timestamp", "timestamp(3)", "timestamp(0)"])
             self.timestamp = self.columns[-1]
+            # No default of a column that the router asks for itself stands in for NULL.
+            if self.timestamp.null and self.chance(0.4):
+                self.timestamp.default = "now()"
         else:
             self.timestamp = None
         self.placements()
@@ -260,7 +263,7 @@ class Maker:
                 names.add(alias or column.name)
             entries.append(f"{column.name}:{where}" + (f":{alias}" if alias else ""))
         if self.chance(0.25):
-            self.columns.append(Column("part", "integer", self.chance(0.5)))
+            self.columns.append(Column("part", "integer", self.chance(0.5), "3" if self.chance(0.4) else None))
             entries.append("part:partition")
         self.envelope = any(entry.split(":")[1] == "envelope" for entry in entries)
         if entries and self.chance(0.2):
