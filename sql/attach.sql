@@ -96,6 +96,15 @@ ROLLBACK;
 SELECT outbox.detach('item', 'gone');
 SELECT name FROM outbox.attachments;
 SELECT outbox.detach('item');
+-- Whatever its columns are called.
+CREATE TABLE percent ("50%s" integer, "%%s" integer, "%1$s" integer, PRIMARY KEY ("50%s", "%%s", "%1$s"));
+SELECT outbox.attach('percent', 'percent', payload => $$'x'$$, events => '{insert,delete}');
+BEGIN;
+INSERT INTO percent VALUES (1, 2, 3);
+DELETE FROM percent;
+SELECT key FROM buffered();
+ROLLBACK;
+DROP TABLE percent;
 
 -- However rows come.
 CREATE TABLE plain (id integer PRIMARY KEY, v text);

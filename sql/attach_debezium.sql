@@ -271,7 +271,9 @@ EXCEPTION WHEN invalid_parameter_value OR feature_not_supported OR undefined_col
 END
 $$;
 SELECT refused(config::jsonb) FROM unnest(ARRAY[
-    '[]', '{"config": 1}', '{"route.by.field": null}', '{"route.by.feld": "x"}', '{"transforms.outbox.table.field.id": "x"}', '{"slot.nam": "x"}', '{"quite.another.thing": "x"}',
+    '[]', '{"config": 1}', '{"route.by.field": null}', '{"route.by.feld": "x"}', '{"transforms.outbox.table.field.id": "x"}', '{"slot.nam": "x"}', '{"nam": "x"}', '{"quite.another.thing": "x"}',
+    '{"topic.delimiter": "_"}', '{"producer.override.partitioner.class": "x"}', '{"post.processors": "x"}',
+    '{"value.converter": "org.apache.kafka.connect.converters.ByteArrayConverter", "table.fields.additional.placement": "type:envelope", "table.field.event.payload": "bytes"}',
     '{"transforms": "outbox"}', '{"transforms": "outbox,more", "transforms.outbox.type": "io.debezium.transforms.outbox.EventRouter"}',
     '{"transforms.outbox.type": "io.debezium.transforms.ByLogicalTableRouter"}', '{"connector.class": "io.debezium.connector.mysql.MySqlConnector"}',
     '{"transforms.outbox.predicate": "p"}', '{"predicates": "p"}', '{"converters": "c"}', '{"column.mask.hash.x": "y"}', '{"value.converter": "io.confluent.connect.avro.AvroConverter"}',

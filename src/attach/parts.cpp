@@ -68,8 +68,10 @@ const char* primary_key(Relation table, Events events) {
     StringInfoData row;
     initStringInfo(&row);
     for (const char* c = object.data; *c; ++c) {
-        if (c[0] == '%' && c[1] == 's') {
-            appendStringInfoString(&row, "%1$s");
+        bool place = c[0] == '%' && c[1] == 's';
+        if (c[0] == '%') {
+            // Or a percent sign of a name, which is two here.
+            appendStringInfoString(&row, place ? "%1$s" : "%%");
             ++c;
         } else {
             appendStringInfoChar(&row, *c);

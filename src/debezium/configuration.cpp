@@ -375,9 +375,13 @@ class Reader {
     }
 
     const char* nearest(const char* name, const char* bare, bool routers) const {
-        const char* found = routers ? nearest_router_option(bare) : nullptr;
-        if (found) return psprintf("%s%s", prefix_, found);
-        return routers && *prefix_ ? nullptr : nearest_connector_option(name);
+        int of_router, of_connector;
+        const char* router = nearest_router_option(bare, &of_router);
+        const char* connector = nearest_connector_option(name, &of_connector);
+        // What has the router's prefix is one of its options, and nothing else.
+        bool is_routers = routers && *prefix_;
+        if (!is_routers && connector && of_connector <= of_router) return connector;
+        return router ? psprintf("%s%s", prefix_, router) : nullptr;
     }
 
     void keep(const Setting& setting) {

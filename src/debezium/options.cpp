@@ -174,7 +174,7 @@ const Option* find(const Option (&options)[kCount], const char* name) {
 }
 
 template <size_t kCount>
-const char* nearest(const Option (&options)[kCount], const char* name) {
+const char* nearest(const Option (&options)[kCount], const char* name, int* changes) {
     // Beyond this many characters nobody sees the likeness.
     constexpr int kMostChanges = 6;
     const char* found = nullptr;
@@ -188,6 +188,7 @@ const char* nearest(const Option (&options)[kCount], const char* name) {
         fewest = distance;
         found = option.name;
     }
+    *changes = fewest;
     return found;
 }
 
@@ -199,11 +200,11 @@ const Option* find_router_option(const char* name) {
 const Option* find_connector_option(const char* name) {
     return find(kConnectorOptions, name);
 }
-const char* nearest_router_option(const char* name) {
-    return nearest(kRouterOptions, name);
+const char* nearest_router_option(const char* name, int* changes) {
+    return nearest(kRouterOptions, name, changes);
 }
-const char* nearest_connector_option(const char* name) {
-    return nearest(kConnectorOptions, name);
+const char* nearest_connector_option(const char* name, int* changes) {
+    return nearest(kConnectorOptions, name, changes);
 }
 
 }  // namespace outbox::debezium

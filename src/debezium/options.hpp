@@ -24,8 +24,9 @@ const Option* find_router_option(const char* name);
 // Of the connector, its converters and the worker.
 const Option* find_connector_option(const char* name);
 
-// The option whose name comes nearest to `name`; nullptr: none is near.
-const char* nearest_router_option(const char* name);
-const char* nearest_connector_option(const char* name);
+// The option whose name comes nearest to `name`, and how many characters would have to be changed;
+// nullptr: none is near.
+const char* nearest_router_option(const char* name, int* changes);
+const char* nearest_connector_option(const char* name, int* changes);
 
 }  // namespace outbox::debezium

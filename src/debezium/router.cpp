@@ -91,6 +91,13 @@ void check_strings(const Router* router) {
     }
 }
 
+[[noreturn]] void raise_no_envelope() {
+    ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+                    errmsg("the value's converter writes bytes only, no envelope"),
+                    errhint("BinaryDataConverter writes one with a delegate: "
+                            "value.converter.delegate.converter.type.")));
+}
+
 void check_types(const Router* router) {
     auto kind = [router](int place) { return router->columns[place].kind; };
     if (schema_at(router, kRoute).type != Type::String) raise_type("route.by.field", "text");
@@ -117,7 +124,7 @@ void check_types(const Router* router) {
     check_bytes(configuration.key_converter, kKey, "table.field.event.key");
     if (configuration.has_value_delegate) return;
     if (router->has_envelope && configuration.value_converter == Converter::Bytes)
-        raise_type("value.converter", "one that can write an envelope, or a delegate");
+        raise_no_envelope();
     if (!router->has_envelope)
         check_bytes(configuration.value_converter, kPayload, "table.field.event.payload");
 }
