@@ -89,6 +89,24 @@ INSERT INTO defaults VALUES ('59a42efd-b015-44a9-9dde-cb36d9002425', 'T', NULL, 
 SELECT key, partition, headers FROM buffered();
 ROLLBACK;
 DROP TABLE defaults;
+-- Where Debezium's task would stop, or leave the record out, the INSERT fails. Rows from before are nobody's: there is no snapshot.
+CREATE TABLE strict (id uuid NOT NULL DEFAULT gen_random_uuid(), aggregatetype text NOT NULL, aggregateid text, payload text, at timestamp, place integer,
+    amount numeric(10, 2), ratio float8, share real);
+INSERT INTO strict (aggregatetype, payload) VALUES ('T', 'from before');
+SELECT outbox.attach_debezium('strict', texts('{"table.field.event.timestamp": "at", "table.fields.additional.placement": "place:partition,amount:header,ratio:header,share:header"}'));
+\set VERBOSITY sqlstate
+INSERT INTO strict (aggregatetype) VALUES ('no topic');
+INSERT INTO strict (aggregatetype, place) VALUES ('T', -1);
+INSERT INTO strict (aggregatetype, at) VALUES ('T', '1969-12-31 23:59:59.999');
+INSERT INTO strict (aggregatetype, amount) VALUES ('T', 'NaN');
+\set VERBOSITY default
+-- The digits are those of PostgreSQL's own output: Java 17 has 1.0E-323, 1.17549435E-38, 8.9999995E9.
+BEGIN;
+INSERT INTO strict (aggregatetype, ratio, share) VALUES ('T', 2e-3, 2e-3), ('T', 8.41e21, 8.999999e9), ('T', 9e-324, 1.17549435e-38);
+SELECT jsonb_path_query_array(headers, '$[*][1]') AS values FROM buffered();
+ROLLBACK;
+SELECT count(*) FROM strict;
+DROP TABLE strict;
 -- shouldProduceTombstoneEventForNullPayload, ...ForEmptyPayload; a JSON null is no empty payload
 SELECT attached(jsons('{"route.tombstone.on.empty.payload": true, "table.fields.additional.placement": "type:envelope"}'));
 BEGIN;
