@@ -133,7 +133,7 @@ def main():
             say(f"check_debezium: {ready}")
             say("over")
             postgres.execute("SELECT outbox.pause()", f"SELECT outbox.attach_debezium('event', '{json.dumps(configuration)}')")
-            lsn = postgres.value("SELECT pg_current_wal_lsn()")
+            lsn = postgres.value("SELECT pg_current_wal_insert_lsn()")
             past = f"SELECT confirmed_flush_lsn >= '{lsn}' FROM pg_replication_slots WHERE slot_name = 'event'"
             wait_for(lambda: postgres.value(past), "Debezium to read past the attachment", timeout=60)
             worker.remove("event")
