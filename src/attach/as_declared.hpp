@@ -6,6 +6,14 @@
 
 namespace outbox {
 
+// Names are the server's own until AtEOXact_GUC(true, what this returns).
+inline int pin_search_path() {
+    int level = NewGUCNestLevel();
+    (void)set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION,
+                            GUC_ACTION_SAVE, true, 0, false);
+    return level;
+}
+
 class AsDeclared {
   public:
     // `sets_path`: functions are called whose names are not all the server's own.
@@ -13,10 +21,7 @@ class AsDeclared {
         GetUserIdAndSecContext(&user_, &context_);
         SetUserIdAndSecContext(
             owner, context_ | SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION);
-        if (!sets_path) return;
-        settings_level_ = NewGUCNestLevel();
-        (void)set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION,
-                                GUC_ACTION_SAVE, true, 0, false);
+        if (sets_path) settings_level_ = pin_search_path();
     }
     // At the end by hand, not by a destructor: an error resets all this with the transaction.
     void end() {

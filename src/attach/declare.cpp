@@ -6,6 +6,7 @@
 // make one. The server's own commands do the work, so that its checks, locks and dependencies hold.
 #include "attach/declare.hpp"
 
+#include "attach/as_declared.hpp"
 #include "attach/declaration.hpp"
 #include "attach/evaluation.hpp"
 #include "attach/parts.hpp"
@@ -33,9 +34,7 @@ class AsSuperuser {
         GetUserIdAndSecContext(&user_, &context_);
         SetUserIdAndSecContext(BOOTSTRAP_SUPERUSERID, context_ | SECURITY_LOCAL_USERID_CHANGE |
                                                           SECURITY_RESTRICTED_OPERATION);
-        settings_level_ = NewGUCNestLevel();
-        (void)set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION,
-                                GUC_ACTION_SAVE, true, 0, false);
+        settings_level_ = pin_search_path();
         spi_begin();
     }
     // At the end by hand, not by a destructor: an error resets all this with the transaction.
@@ -115,9 +114,7 @@ Query* analyzed(const char* select) {
 
 // The same with every name qualified, so that it means the same to everybody.
 const char* qualified(Query* query) {
-    int level = NewGUCNestLevel();
-    (void)set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION,
-                            GUC_ACTION_SAVE, true, 0, false);
+    int level = pin_search_path();
     const char* text = pg_get_querydef(query, false);
     AtEOXact_GUC(true, level);
     return text;

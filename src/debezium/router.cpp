@@ -123,10 +123,10 @@ void check_types(const Router* router) {
     };
     check_bytes(configuration.key_converter, kKey, "table.field.event.key");
     if (configuration.has_value_delegate) return;
-    if (router->has_envelope && configuration.value_converter == Converter::Bytes)
-        raise_no_envelope();
     if (!router->has_envelope)
         check_bytes(configuration.value_converter, kPayload, "table.field.event.payload");
+    else if (configuration.value_converter == Converter::Bytes)
+        raise_no_envelope();
 }
 
 // -- parts of the record

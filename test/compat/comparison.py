@@ -5,7 +5,7 @@ import json
 AN_HOUR = 3_600_000  # ms
 
 
-def by_id(records, headers=0):
+def by_id(records):
     """Records by the value of their first header called id."""
     found = {}
     for record in records:
