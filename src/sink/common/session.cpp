@@ -65,44 +65,56 @@ bool Session::wait() {
 // One read, and every frame it completed. False when the relay is gone.
 bool Session::read_frames() {
     if (readable_ && reader_.fill(socket_) == FrameReader::Fill::Closed) return false;
-    while (auto frame = reader_.front()) {
-        busy_ = !handle(*frame);
-        if (busy_) break;
-        reader_.pop();
-    }
+    do {
+        busy_ = !submit_burst();
+    } while (!busy_ && take_frames());
     return true;
 }
 
-// False: the sink is busy, the frame has to wait.
-bool Session::handle(const Frame& frame) {
+// Up to the next frame that is no message, which has to wait until those before it are submitted.
+// False: there is no message.
+bool Session::take_frames() {
+    while (auto frame = reader_.front()) {
+        const bool message = frame->type == FrameType::Message && state_ != State::AwaitingSettings;
+        if (burst_.full() || (!message && !burst_.empty())) break;
+        if (message)
+            take_message(*frame);
+        else
+            handle(*frame);
+        // What it points to stays until the next fill().
+        reader_.pop();
+    }
+    burst_.arrange();
+    return !burst_.empty();
+}
+
+void Session::handle(const Frame& frame) {
     if (state_ == State::AwaitingSettings) {
         OUTBOX_FAULT_POINT("sink-before-opening");
         sink_->open(Settings::decode(frame));
         writer_.ready(name_);
         state_ = State::Running;
-        return true;
+        return;
     }
     switch (frame.type) {
-        case FrameType::Message:
-            return handle_message(frame);
         case FrameType::Reopen: {
             std::string_view topic(frame.body, frame.length);
             closed_.reopen(topic);
             sink_->reopen(topic);
-            return true;
+            break;
         }
         case FrameType::Drain:
             OUTBOX_FAULT_POINT("sink-before-draining");
             state_ = State::Draining;
             sink_->drain();
-            return true;
+            break;
         default:
             throw ProtocolError("a frame of unknown type " +
                                 std::to_string(static_cast<int>(frame.type)));
     }
 }
 
-bool Session::handle_message(const Frame& frame) {
+void Session::take_message(const Frame& frame) {
     protocol::MessageView message;
     if (!protocol::decode_message(frame.body, frame.length, &message))
         throw ProtocolError("a Message frame is damaged");
@@ -110,14 +122,22 @@ bool Session::handle_message(const Frame& frame) {
     if (message.head.number != next_number_)
         throw ProtocolError("message " + std::to_string(message.head.number) + " instead of " +
                             std::to_string(next_number_));
-    std::string_view topic = text_of(message.topic);
-    if (closed_.closed(topic)) {
-        failed({message.head.number, topic, FailureKind::Returned, 0, kClosedText});
-    } else {
+    ++next_number_;
+    burst_.add(message, sink_->place(message));
+}
+
+// False: the sink is busy, the rest has to wait.
+bool Session::submit_burst() {
+    for (; !burst_.empty(); burst_.pop()) {
+        const protocol::MessageView& message = burst_.front();
+        std::string_view topic = text_of(message.topic);
+        if (closed_.closed(topic)) {
+            failed({message.head.number, topic, FailureKind::Returned, 0, kClosedText});
+            continue;
+        }
         OUTBOX_FAULT_POINT("sink-after-receiving");
         if (sink_->submit(message) == Sink::Submit::Busy) return false;
     }
-    ++next_number_;
     return true;
 }
 

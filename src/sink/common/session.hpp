@@ -6,6 +6,7 @@
 #include <memory>
 #include <string>
 
+#include "sink/common/burst.hpp"
 #include "sink/common/closed_topics.hpp"
 #include "sink/common/condition.hpp"
 #include "sink/common/frame_reader.hpp"
@@ -42,8 +43,10 @@ class Session final : private Reports {
 
     bool wait();
     bool read_frames();
-    bool handle(const Frame& frame);
-    bool handle_message(const Frame& frame);
+    bool take_frames();
+    void handle(const Frame& frame);
+    void take_message(const Frame& frame);
+    bool submit_burst();
     bool finished() const;
 
     int socket_;
@@ -54,7 +57,8 @@ class Session final : private Reports {
     Condition condition_;
     State state_ = State::AwaitingSettings;
     uint64_t next_number_ = 1;
-    bool busy_ = false;      // the sink did not take the first frame in reader_
+    Burst burst_;            // taken from reader_, into whose buffer it points
+    bool busy_ = false;      // the sink did not take the first message of burst_
     bool readable_ = false;  // as wait() saw it; never while busy_
     std::unique_ptr<Sink> sink_;
 };

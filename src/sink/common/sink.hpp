@@ -23,6 +23,10 @@ class Sink {
 
     // Throws ConfigurationError where these settings cannot work. Does not wait for a broker.
     virtual void open(const Settings& settings) = 0;
+    // Messages of the same place are submitted together, in their order; of those that come in
+    // together, one place after the other. So whatever is to keep an order has one place, from the
+    // first of them to the last.
+    virtual uint32_t place(const protocol::MessageView& /*message*/) const { return 0; }
     // The views are valid during the call only.
     virtual Submit submit(const protocol::MessageView& message) = 0;
     // A topic that had been closed takes messages again.

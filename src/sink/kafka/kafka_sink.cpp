@@ -124,6 +124,10 @@ std::unique_ptr<Producer> KafkaSink::make_stream() {
                                       *stream_listener_);
 }
 
+uint32_t KafkaSink::place(const protocol::MessageView& message) const {
+    return stream_ ? stream_->place(message) : 0;
+}
+
 sink::Sink::Submit KafkaSink::submit(const protocol::MessageView& message) {
     stir();
     if ((message.head.flags & protocol::kFlagAlone) != 0) {

@@ -35,6 +35,7 @@ class KafkaSink final : public sink::Sink {
     static std::string library();
 
     void open(const sink::Settings& settings) override;
+    uint32_t place(const protocol::MessageView& message) const override;
     Submit submit(const protocol::MessageView& message) override;
     void drain() override {}
     bool idle() const override;

@@ -116,6 +116,19 @@ Producer::Producer(Configuration configuration, bool null_key_is_empty_key, int 
 
 Producer::~Producer() = default;
 
+uint32_t Producer::place(const MessageView& message) const {
+    constexpr uint32_t kPartitions = 1 << 16;
+    std::string_view name = text_of(message.topic);
+    const Topic* of = last_topic_;
+    if (of == nullptr || of->name != name) {
+        auto found = topics_.find(name);
+        if (found == topics_.end()) return static_cast<uint32_t>(NameHash()(name));
+        of = found->second.get();
+    }
+    auto partition = static_cast<uint32_t>(partition_of(*of, message).value_or(-1));
+    return of->number * kPartitions + partition % kPartitions;
+}
+
 bool Producer::submit(const MessageView& message) {
     if (broken_) return false;
     std::string_view name = text_of(message.topic);
@@ -130,7 +143,8 @@ bool Producer::submit(const MessageView& message) {
 Topic& Producer::topic(std::string_view name) {
     auto found = topics_.find(name);
     if (found != topics_.end()) return *found->second;
-    auto made = std::make_unique<Topic>(std::string(name), null_key_is_empty_key_);
+    auto made = std::make_unique<Topic>(std::string(name), static_cast<uint32_t>(topics_.size()),
+                                        null_key_is_empty_key_);
     TopicConfiguration configuration(rd_kafka_default_topic_conf_dup(client_.get()));
     made->partitioner.attach_to(configuration.get());
     made->handle.reset(
@@ -138,18 +152,18 @@ Topic& Producer::topic(std::string_view name) {
     return *topics_.emplace(made->name, std::move(made)).first->second;
 }
 
+std::optional<int32_t> Producer::partition_of(const Topic& topic, const MessageView& message) {
+    if (message.head.partition != protocol::kNull) return message.head.partition;
+    if (topic.partitioner.chooses_freely(message.key.absent())) return std::nullopt;
+    int32_t count = topic.gate.partition_count();
+    return count == 0 ? -1 : Partitioner::by_key(message.key.data, message.key.length, count);
+}
+
 bool Producer::offer(Topic& topic, const MessageView& message, OwnedMessage* owned) {
     const protocol::MessageHead& head = message.head;
-    std::optional<int32_t> partition;
     const bool asked_for = head.partition != protocol::kNull;
-    if (asked_for) {
-        partition = head.partition;
-    } else if (!topic.partitioner.chooses_freely(message.key.absent())) {
-        int32_t count = topic.gate.partition_count();
-        partition =
-            count == 0 ? -1 : Partitioner::by_key(message.key.data, message.key.length, count);
-    }
-    auto decision = topic.gate.decide(partition, asked_for, static_cast<uint32_t>(random_()));
+    auto decision = topic.gate.decide(partition_of(topic, message), asked_for,
+                                      static_cast<uint32_t>(random_()));
     if (decision.verdict == PartitionGate::Verdict::Wait) {
         if (owned == nullptr) ++waiting_;
         topic.gate.wait(decision.slot,

@@ -46,6 +46,9 @@ class Producer {
     Producer(const Producer&) = delete;
     Producer& operator=(const Producer&) = delete;
 
+    // See Sink::place(): the partition of a topic, as far as it is known. Different ones may have
+    // the same place.
+    uint32_t place(const protocol::MessageView& message) const;
     // False: the queue of the client is full, or it has failed for good. Offer it again later.
     bool submit(const protocol::MessageView& message);
 
@@ -77,6 +80,9 @@ class Producer {
     enum class Produced { Taken, Full, TopicRefused, Answered };
 
     Topic& topic(std::string_view name);
+    // The partition that a message asks for or its key leads to; none where any will do.
+    static std::optional<int32_t> partition_of(const Topic& topic,
+                                               const protocol::MessageView& message);
     // `owned` is the same message, if it is one that waited; it is moved from when it waits again.
     bool offer(Topic& topic, const protocol::MessageView& message, OwnedMessage* owned);
     Produced produce(Topic& topic, const protocol::MessageView& message, int32_t partition);

@@ -42,10 +42,11 @@ class Partitioner {
 };
 
 struct Topic {
-    Topic(std::string topic_name, bool null_key_is_empty_key)
-        : name(std::move(topic_name)), partitioner(null_key_is_empty_key) {}
+    Topic(std::string topic_name, uint32_t its_number, bool null_key_is_empty_key)
+        : name(std::move(topic_name)), number(its_number), partitioner(null_key_is_empty_key) {}
 
     const std::string name;
+    const uint32_t number;  // among the producer's topics
     Partitioner partitioner;
     TopicHandle handle;  // none where librdkafka refuses the name
     PartitionGate gate;
