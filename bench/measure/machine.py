@@ -147,6 +147,13 @@ def _first_line(*command):
     return (done.stdout or done.stderr).strip().splitlines()[0] if (done.stdout or done.stderr).strip() else None
 
 
+def _commit(root):
+    """What is measured, and whether it is what was committed; the records that are being written are no part of it."""
+    git = ("git", "-C", str(root))
+    changed = _first_line(*git, "status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude)docs/benchmarks")
+    return (_first_line(*git, "describe", "--always", "--tags") or "unknown") + ("-dirty" if changed else "")
+
+
 def describe():
     """Cores, memory, kernel and versions of what takes part."""
     cpu = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.M)
@@ -164,7 +171,7 @@ def describe():
         "librdkafka": _first_line("pkg-config", "--modversion", "rdkafka"),
         "kafka": _version_in(root / "scripts/kafka.pom.xml", "kafka_2.13"),
         "debezium": _version_in(root / "bench/debezium/pom.xml", "debezium-connector-postgres"),
-        "outbox": _first_line("git", "-C", str(root), "describe", "--always", "--dirty", "--tags"),
+        "outbox": _commit(root),
     }  # fmt: skip
 
 

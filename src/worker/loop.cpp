@@ -161,7 +161,7 @@ class Loop {
         bool listening = wants_commits();
         if (listening) {
             // Before listening: who commits meanwhile need not wake anybody.
-            if (!awaited() && !keep_pace()) return;
+            if (pace_.caught_up() && !awaited() && !keep_pace()) return;
             if (!listen_for_commits(slot)) {
                 log_due_ = true;
                 return;
@@ -263,10 +263,10 @@ class Loop {
         }
         pace_.begin_pass(timer_now());
         begin_look_at_commits(relay_->slot);
-        relay_->transactions_sent = 0;
+        relay_->transactions_sent = relay_->messages_sent = 0;
         look_ = ready ? run_pass(relay_) : look_only(relay_);
-        // What waited already says nothing about what comes.
-        pace_.end_pass(look_ == Look::Done ? relay_->transactions_sent : 0);
+        pace_.end_pass(relay_->transactions_sent, relay_->messages_sent,
+                       ready && look_ == Look::Done);
         gaps_due_ = DT_NOEND;
         switch (look_) {
             case Look::Absent:

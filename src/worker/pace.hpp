@@ -3,8 +3,9 @@
 // A request to the broker costs more CPU, there and here, than the messages in it, so under load a
 // pass should find the messages of several transactions. It keeps as many milliseconds of distance
 // to the pass before as transactions come in a millisecond: one up to a thousand a second, five at
-// five thousand, ten at most. That average follows a load that begins, over some passes; one that
-// has ended is known at once by a pass that finds a lone transaction.
+// five thousand, ten at most. Many messages at once count as several transactions. That average
+// follows a load that begins, over some passes; one that has ended is known at once by a pass that
+// finds a lone transaction of a few messages.
 #pragma once
 
 #include <stdint.h>
@@ -22,17 +23,25 @@ class Pace {
         begun_us_ = now_us;
     }
 
-    // That pass found what this many transactions had committed since the one before.
-    void end_pass(int transactions) {
-        if (transactions <= 1) {
+    // That pass found so many messages, which this many transactions had committed since the one
+    // before; `all`: and there was nothing more. What waited already says nothing about what comes.
+    void end_pass(int transactions, int messages, bool all) {
+        const bool is_new = all && caught_up_;
+        caught_up_ = all;
+        if (!is_new) return;
+        int found = transactions;
+        if (messages / kMessages > found) found = messages / kMessages;
+        if (found <= 1) {
             rate_ = 0;
             return;
         }
-        double now =
-            since_us_ > 0 ? transactions * 1000.0 / static_cast<double>(since_us_) : kMostRate;
+        double now = since_us_ > 0 ? found * 1000.0 / static_cast<double>(since_us_) : kMostRate;
         if (now > kMostRate) now = kMostRate;
         rate_ += (now - rate_) / kSmoothing;
     }
+
+    // The last pass left nothing: only then is there a distance to keep.
+    bool caught_up() const { return caught_up_; }
 
     int64_t distance_us() const {
         int64_t distance = static_cast<int64_t>(rate_ * 1000 + 0.5);
@@ -46,6 +55,7 @@ class Pace {
 
   private:
     static constexpr double kMostRate = kLongestUs / 1000.0;
+    static constexpr int kMessages = 16;     // so many at once count as a transaction
     static constexpr double kSmoothing = 4;  // passes that the rate is an average of, roughly
 
     int64_t rest(int64_t distance_us, int64_t now_us) const {
@@ -56,6 +66,7 @@ class Pace {
     int64_t begun_us_ = -kLongestUs;
     int64_t since_us_ = 0;  // from the pass before to this one
     double rate_ = 0;       // transactions a millisecond
+    bool caught_up_ = false;
 };
 
 }  // namespace outbox

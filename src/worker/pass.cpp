@@ -145,6 +145,7 @@ class Pass {
         require_durable(row.owner);
         send_message(relay_, row, index, Source::Log, false);
         ++sent_;
+        ++relay_->messages_sent;
         sent_bytes_ += bytes;
         return Offer::Taken;
     }

@@ -43,7 +43,9 @@ struct Relay final : public SettledView {
     int64 deferred_floor = PG_INT64_MAX;
     int64 parked = 0;  // messages in `deferred` that are
     uint64 passes = 0;
-    int transactions_sent = 0;  // by the last pass; one counts again where another's came between
+    // By the last pass; a transaction counts again where another's messages came between.
+    int transactions_sent = 0;
+    int messages_sent = 0;
     bool progress_changed = false;
     TimestampTz progress_saved_at = 0;
     TimestampTz delivered_at = 0;  // the last acknowledgement; 0: none yet

@@ -33,6 +33,9 @@ class MoodySink final : public sink::Sink {
     void open(const sink::Settings& settings) override {
         static_cast<void>(settings.number("max_message_bytes", 1));
     }
+    uint32_t place(const protocol::MessageView& message) const override {
+        return static_cast<uint32_t>(message.head.partition) % 3;
+    }
     Submit submit(const protocol::MessageView& message) override {
         const uint64_t number = message.head.number;
         switch (mood() % 8) {

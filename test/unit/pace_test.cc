@@ -1,4 +1,4 @@
-// How far apart a relay's passes are: as far as transactions come close together.
+// How far apart a relay's passes are: as far as transactions come close together, or many messages.
 #include "worker/pace.hpp"
 
 #include <gtest/gtest.h>
@@ -6,24 +6,35 @@
 namespace outbox::test {
 namespace {
 
-// A relay that passes as soon as it may and finds `per_ms` transactions a millisecond.
+// A relay that passes as soon as it may and there is something: `per_ms` transactions come in a
+// millisecond, each of so many messages.
 class Relay {
   public:
-    void work(double per_ms, int passes) {
+    void work(double per_ms, int passes, int messages = 1) {
         while (passes-- > 0) {
             int64_t began = now_;
             now_ += pace.rest_us(now_);
+            double missing = 1 - left_ - per_ms * static_cast<double>(now_ - began) / 1000;
+            if (missing > 0) now_ += static_cast<int64_t>(missing / per_ms * 1000 + 1);
             double found = per_ms * static_cast<double>(now_ - began) / 1000 + left_;
             left_ = found - static_cast<int>(found);
-            pass(static_cast<int>(found));
+            pass(static_cast<int>(found), messages);
         }
     }
-    void pass(int transactions) {
+    void pass(int transactions, int messages = 1) {
         pace.begin_pass(now_);
-        pace.end_pass(transactions);
+        pace.end_pass(transactions, transactions * messages, true);
+    }
+    // One that did not get to the end.
+    void part(int transactions) {
+        pace.begin_pass(now_);
+        pace.end_pass(transactions, transactions, false);
     }
     void idle(int64_t us) { now_ += us; }
     int64_t rest() const { return pace.rest_us(now_); }
+
+    // It has looked once, and found nothing.
+    Relay() { pass(0); }
 
     Pace pace;
 
@@ -36,7 +47,9 @@ constexpr int64_t kMillisecond = 1000;
 
 TEST(Pace, TheFirstPassMayBeginAtOnce) {
     EXPECT_EQ(Pace().rest_us(0), 0);
-    EXPECT_EQ(Relay().rest(), 0);
+    Relay relay;
+    relay.idle(kMillisecond);
+    EXPECT_EQ(relay.rest(), 0);
 }
 
 TEST(Pace, AThousandASecondLeavesItAtAMillisecond) {
@@ -57,6 +70,47 @@ TEST(Pace, FollowsTheRateUpToTenMilliseconds) {
     }
     Relay relay;
     relay.work(1000, 100);
+    EXPECT_EQ(relay.rest(), Pace::kLongestUs);
+}
+
+TEST(Pace, ManyMessagesCountAsSeveralTransactions) {
+    struct Case {
+        double per_ms;
+        int messages;
+        double distance_ms;
+    };
+    for (const Case& one : {Case{0.5, 100, 3}, Case{0.8, 100, 5}, Case{1.6, 100, 10},
+                            Case{5, 15, 5}, Case{0.05, 100, 1}}) {
+        Relay relay;
+        relay.pass(4, one.messages);
+        relay.work(one.per_ms, 60, one.messages);
+        EXPECT_NEAR(static_cast<double>(relay.pace.distance_us()), one.distance_ms * 1000, 600)
+            << one.per_ms << " of " << one.messages;
+    }
+}
+
+TEST(Pace, AFewMessagesOfALoneTransactionAreNoLoad) {
+    for (int messages : {1, 31, 32}) {
+        Relay relay;
+        relay.work(1000, 100);
+        relay.pass(1, messages);
+        EXPECT_EQ(relay.rest() == kMillisecond, messages < 32) << messages;
+    }
+}
+
+TEST(Pace, WhatWaitedSaysNothing) {
+    Relay relay;
+    relay.part(8000);
+    EXPECT_FALSE(relay.pace.caught_up());
+    relay.pass(5000);  // the rest of it
+    EXPECT_TRUE(relay.pace.caught_up());
+    EXPECT_EQ(relay.rest(), kMillisecond);
+    relay.pass(5000);
+    EXPECT_GT(relay.rest(), kMillisecond);
+    // Nor does it end a load.
+    relay.work(1000, 100);
+    relay.part(1);
+    relay.pass(1);
     EXPECT_EQ(relay.rest(), Pace::kLongestUs);
 }
 
@@ -99,7 +153,7 @@ TEST(Pace, WhoeverIsWaitedForKeepsAMillisecond) {
     for (int i = 0; i < 100; ++i) {
         now += kMillisecond;
         pace.begin_pass(now);
-        pace.end_pass(1000);
+        pace.end_pass(1000, 1000, true);
     }
     EXPECT_EQ(pace.rest_us(now), Pace::kLongestUs);
     EXPECT_EQ(pace.shortest_rest_us(now), kMillisecond);
@@ -111,10 +165,10 @@ TEST(Pace, TwoPassesAtTheSameMomentAreNoInfiniteRate) {
     Pace pace;
     for (int i = 0; i < 3; ++i) {
         pace.begin_pass(5);
-        pace.end_pass(100);
+        pace.end_pass(100, 100, true);
     }
     EXPECT_LE(pace.distance_us(), Pace::kLongestUs);
-    pace.end_pass(0);
+    pace.end_pass(0, 0, true);
     EXPECT_EQ(pace.distance_us(), Pace::kShortestUs);
 }
 

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 #include <sys/socket.h>
 
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -17,8 +18,10 @@
 namespace outbox::test {
 namespace {
 
+using protocol::FailureKind;
 using protocol::FrameType;
 using Events = std::vector<std::string>;
+using CameBack = std::map<uint64_t, FailureKind>;
 
 // A message's place is its partition. Answers everything in poll().
 class RecordingSink final : public sink::Sink {
@@ -39,7 +42,7 @@ class RecordingSink final : public sink::Sink {
         if (sink::text_of(message.payload) == "fails") {
             events_.push_back("fails " + number);
             reports_.failed({message.head.number, sink::text_of(message.topic),
-                             protocol::FailureKind::Message, 1, "failed"});
+                             FailureKind::Message, 1, "failed"});
         } else {
             events_.push_back(number + " " + std::string(sink::text_of(message.payload)));
             taken_.push_back(message.head.number);
@@ -88,17 +91,33 @@ class SessionTest : public testing::Test {
         stream_ += frame(FrameType::Drain, "");
         EXPECT_EQ(::send(relay_.get(), stream_.data(), stream_.size(), MSG_DONTWAIT),
                   static_cast<ssize_t>(stream_.size()));
-        Events events;
         sink::Session session(sink_.get(), "test", [&](sink::Reports& reports) {
-            return std::make_unique<RecordingSink>(reports, events, busy_at);
+            return std::make_unique<RecordingSink>(reports, events_, busy_at);
         });
         session.run();
-        return events;
+        return events_;
+    }
+    // The messages that came back, by number.
+    CameBack came_back() {
+        std::string said(1 << 20, '\0');
+        ssize_t length = ::recv(relay_.get(), said.data(), said.size(), MSG_DONTWAIT);
+        CameBack found;
+        protocol::BodyReader reader(said.data(), length < 0 ? 0 : static_cast<size_t>(length));
+        while (reader.remaining() > 0 && !reader.failed()) {
+            auto header = reader.get<protocol::FrameHeader>();
+            auto body = reader.bytes(header.length);
+            if (header.type != FrameType::Failed) continue;
+            auto head = protocol::BodyReader(body.data, body.length).get<protocol::FailedHead>();
+            EXPECT_TRUE(found.emplace(head.number, head.kind).second) << "twice: " << head.number;
+        }
+        EXPECT_FALSE(reader.failed());
+        return found;
     }
 
     sink::FileDescriptor relay_, sink_;
     std::string stream_;
     uint64_t number_ = 0;
+    Events events_;
 };
 
 TEST_F(SessionTest, SubmitsWhatCameTogetherPlaceByPlace) {
@@ -119,6 +138,7 @@ TEST_F(SessionTest, MessagesDoNotPassAReopening) {
     stream_ += frame(FrameType::Reopen, "topic");
     message(0);
     EXPECT_EQ(converse(), Events({"fails 1", "reopen topic", "3 ", "drain"}));
+    EXPECT_EQ(came_back(), CameBack({{1, FailureKind::Message}, {2, FailureKind::Returned}}));
 }
 
 // Also those that came before it, but of another place: the relay sends them again, in order.
@@ -128,6 +148,9 @@ TEST_F(SessionTest, WhatIsSubmittedBehindAFailureOfItsTopicComesBack) {
     message(0, "", "other");
     message(0);
     EXPECT_EQ(converse(), Events({"fails 2", "3 ", "drain"}));
+    EXPECT_EQ(came_back(), CameBack({{1, FailureKind::Returned},
+                                     {2, FailureKind::Message},
+                                     {4, FailureKind::Returned}}));
 }
 
 TEST_F(SessionTest, MoreThanABurstStaysInOrderWithinAPlace) {
@@ -139,11 +162,13 @@ TEST_F(SessionTest, MoreThanABurstStaysInOrderWithinAPlace) {
         EXPECT_EQ(events[i], std::to_string(i + 1) + " ");
 }
 
-TEST_F(SessionTest, NumbersThatDoNotFollowEndIt) {
+TEST_F(SessionTest, ADamagedMessageEndsItBehindThoseBeforeIt) {
+    message(1);
     message(0);
     ++number_;
     message(0);
     EXPECT_THROW(converse(), sink::ProtocolError);
+    EXPECT_EQ(events_, Events({"2 ", "1 "}));
 }
 
 }  // namespace

@@ -23,7 +23,9 @@ SECONDS, MORE_SECONDS, LEAD = 6, {100: 12, 1000: 10}, 2
 # A delay that grows by more than this in a second of load is a queue that grows.
 MOST_GROWTH = 0.03
 MOST_MISSING = 0.05  # of the rate: was not even begun
-FLOOR = "librdkafka alone"
+FLOOR, BESIDE = "librdkafka alone", "librdkafka beside INSERTs"
+FLOORS = (FLOOR, BESIDE)
+CREATE_PLAIN = "CREATE TABLE plain (time timestamptz, key text, payload text)"
 
 
 def run(bench, results, rounds, quick):
@@ -35,11 +37,13 @@ def run(bench, results, rounds, quick):
             todo = [rate for rate in rates if not results.done(NAME, row(rate), system, number)]
             if not todo:
                 continue
-            if system != FLOOR:
+            if system == FLOOR:
+                for rate in todo:
+                    bench.measured(results, NAME, row(rate), system, number, lambda rate=rate: floor(bench, rate, duration(rate), number))
+            elif system == BESIDE:
+                measure_beside(bench, results, number, todo, duration)
+            else:
                 measure_mover(bench, results, system, number, todo, duration)
-                continue
-            for rate in todo:
-                bench.measured(results, NAME, row(rate), system, number, lambda rate=rate: floor(bench, rate, duration(rate), number))
 
 
 def systems(quick):
@@ -154,9 +158,38 @@ def floor(bench, rate, seconds, seed):
     return judged(sent, arrivals, rate, LEAD, seconds) | usage.figures() | delays
 
 
+def measure_beside(bench, results, number, rates, duration):
+    """The same, while a server on the same cores commits as many INSERTs a second."""
+    postgres = bench.postgres("latency")
+    try:
+        recycled_wal(postgres)
+        postgres.execute(CREATE_PLAIN)
+        for rate in rates:
+            bench.measured(results, NAME, row(rate), BESIDE, number, lambda rate=rate: beside(bench, postgres, rate, duration(rate), number))
+    finally:
+        postgres.stop()
+
+
+def beside(bench, postgres, rate, seconds, seed):
+    postgres.execute("CHECKPOINT")
+    statement = f"INSERT INTO plain VALUES (clock_timestamp(), :k::bigint::text, {openloop.VALUE})"
+    lasts = LEAD + seconds + 5  # the producer waits for its consumer first
+    load = Load(postgres, bench.folder / "beside", statement, rate, lasts, seed)
+    try:
+        figures = floor(bench, rate, seconds, seed)
+        if load.process.poll() is not None:
+            raise Failed("the load ended before the producer did")
+        inserted = load.wait()
+        if inserted.failed or len(inserted.numbers) < rate * lasts * (1 - MOST_MISSING) - 3 * math.sqrt(rate * lasts):
+            raise Failed(f"{len(inserted.numbers)} transactions were committed in {lasts} s, {inserted.failed} failed")
+        return figures
+    finally:
+        load.stop()
+
+
 # -- the report --------------------------------------------------------------------------------------------------
 
-SYSTEMS = [Outbox.name, *MOVERS, FLOOR]
+SYSTEMS = [Outbox.name, *MOVERS, *FLOORS]
 
 
 def report(records):
@@ -225,7 +258,7 @@ def ratios_table(records, rows, systems):
             if system == Outbox.name or state(records, name, system) or state(records, name, Outbox.name):
                 continue
             cells = [ratio_cell(records, name, Outbox.name, system, f"delivery_{q}_ms", 3) for q in ("p50", "p99")]
-            cells.append(ratio_cell(records, name, Outbox.name, system, moving, 3) if system != FLOOR else "")
+            cells.append(ratio_cell(records, name, Outbox.name, system, moving, 3) if system not in FLOORS else "")
             table.rows.append([f"{name}, {system}", *cells])
     return table
 
@@ -240,9 +273,9 @@ def cores(records, rows, systems):
             used = lambda group: lambda figures: figures.get(f"cpu_{group}", 0) / figures["loaded_seconds"]  # noqa: E731
             parts = [group for group in ("relay", "sink", "jvm", "walsender", "producer") if values(records, name, system, f"cpu_{group}")]
             split = ", ".join(f"{group} {statistics.median(values(records, name, system, used(group))):.3f}" for group in parts)
-            total = cell(records, name, system, lambda figures: moving(figures) / figures["loaded_seconds"], 3) if system != FLOOR else ""
+            total = cell(records, name, system, lambda figures: moving(figures) / figures["loaded_seconds"], 3) if system not in FLOORS else ""
             others = [cell(records, name, system, used(group), 3) for group in ("broker", "consumer")]
-            others += [cell(records, name, system, used(group), 3) if system != FLOOR else "" for group in ("clients", "server")]
+            others += [cell(records, name, system, used(group), 3) if system not in FLOORS else "" for group in ("clients", "server")]
             table.rows.append([f"{name}, {system}", total, split, *others])
     return table
 
@@ -272,5 +305,6 @@ NOTES = [
     "*does not keep up*: the delay grew by more than 3 % of the time that passed, or more than 5 % of the transactions were not even begun, in most rounds, so there is no latency to speak of."
     " Everything shares the machine's cores, load, server, broker and consumer too.",
     "*librdkafka alone* is a C program that produces at such moments straight to the broker, no linger; its *commit* is the call that"
-    " hands the message over. It is what broker and consumer take, whoever moves the messages.",
+    " hands the message over. It is what broker and consumer take, whoever moves the messages. *beside INSERTs*: while pgbench has the"
+    " server commit as many INSERTs a second, which nobody reads: what is left for any way to Kafka on these cores.",
 ]

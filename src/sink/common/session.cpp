@@ -77,10 +77,15 @@ bool Session::take_frames() {
     while (auto frame = reader_.front()) {
         const bool message = frame->type == FrameType::Message && state_ != State::AwaitingSettings;
         if (burst_.full() || (!message && !burst_.empty())) break;
-        if (message)
-            take_message(*frame);
-        else
+        if (message) {
+            if (auto wrong = take_message(*frame)) {
+                // What came before it is none the worse for it.
+                if (!burst_.empty()) break;
+                throw ProtocolError(*wrong);
+            }
+        } else {
             handle(*frame);
+        }
         // What it points to stays until the next fill().
         reader_.pop();
     }
@@ -114,16 +119,18 @@ void Session::handle(const Frame& frame) {
     }
 }
 
-void Session::take_message(const Frame& frame) {
+// What is wrong with it, if anything is: then it is not taken.
+std::optional<std::string> Session::take_message(const Frame& frame) {
     protocol::MessageView message;
     if (!protocol::decode_message(frame.body, frame.length, &message))
-        throw ProtocolError("a Message frame is damaged");
-    if (state_ == State::Draining) throw ProtocolError("a Message after Drain");
+        return "a Message frame is damaged";
+    if (state_ == State::Draining) return "a Message after Drain";
     if (message.head.number != next_number_)
-        throw ProtocolError("message " + std::to_string(message.head.number) + " instead of " +
-                            std::to_string(next_number_));
+        return "message " + std::to_string(message.head.number) + " instead of " +
+               std::to_string(next_number_);
     ++next_number_;
     burst_.add(message, sink_->place(message));
+    return std::nullopt;
 }
 
 // False: the sink is busy, the rest has to wait.

@@ -4,6 +4,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "sink/common/burst.hpp"
@@ -45,7 +46,7 @@ class Session final : private Reports {
     bool read_frames();
     bool take_frames();
     void handle(const Frame& frame);
-    void take_message(const Frame& frame);
+    std::optional<std::string> take_message(const Frame& frame);
     bool submit_burst();
     bool finished() const;
 

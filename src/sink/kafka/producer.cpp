@@ -125,8 +125,11 @@ uint32_t Producer::place(const MessageView& message) const {
         if (found == topics_.end()) return static_cast<uint32_t>(NameHash()(name));
         of = found->second.get();
     }
-    auto partition = static_cast<uint32_t>(partition_of(*of, message).value_or(-1));
-    return of->number * kPartitions + partition % kPartitions;
+    // Before the count of partitions is known nobody can tell which keys lead to the one that
+    // another message asks for.
+    int32_t partition = -1;
+    if (of->gate.partition_count() > 0) partition = partition_of(*of, message).value_or(-1);
+    return of->number * kPartitions + static_cast<uint32_t>(partition) % kPartitions;
 }
 
 bool Producer::submit(const MessageView& message) {
