@@ -147,7 +147,7 @@ def _first_line(*command):
     return (done.stdout or done.stderr).strip().splitlines()[0] if (done.stdout or done.stderr).strip() else None
 
 
-def _commit(root):
+def commit(root):
     """What is measured, and whether it is what was committed; the records that are being written are no part of it."""
     git = ("git", "-C", str(root))
     changed = _first_line(*git, "status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude)docs/benchmarks")
@@ -171,7 +171,7 @@ def describe():
         "librdkafka": _first_line("pkg-config", "--modversion", "rdkafka"),
         "kafka": _version_in(root / "scripts/kafka.pom.xml", "kafka_2.13"),
         "debezium": _version_in(root / "bench/debezium/pom.xml", "debezium-connector-postgres"),
-        "outbox": _commit(root),
+        "outbox": commit(root),
     }  # fmt: skip
 
 

@@ -12,7 +12,7 @@ sys.path.insert(0, str(BENCH))
 
 from measure import books, messages, report  # noqa: E402
 from measure.books import Expected  # noqa: E402
-from measure.machine import Usage  # noqa: E402
+from measure.machine import Usage, commit  # noqa: E402
 from measure.parts import drain, emit, sustain, tax  # noqa: E402
 from measure.report import Report, Table  # noqa: E402
 from measure.results import Results  # noqa: E402
@@ -370,6 +370,26 @@ def test_pgbench_is_understood():
         "tps": 3768.4, "latency_ms": 1.25, "behind_ms": None, "transactions": 4711, "failed": 2, "late": 0,
     }  # fmt: skip
     assert parse_pgbench(f"{out}rate limit schedule lag: avg 12.5 (max 99.1) ms\n")["behind_ms"] == 12.5
+
+
+def test_what_is_measured_is_named_by_its_commit(tmp_path):
+    """And whether the tree is what was committed; the records that are being written do not count."""
+
+    def git(*words):
+        identity = ["-c", "user.name=bench", "-c", "user.email=bench@localhost"]
+        return subprocess.run(["git", "-C", tmp_path, *identity, *words], check=True, capture_output=True, text=True).stdout.strip()
+
+    source, record = tmp_path / "source", tmp_path / "docs/benchmarks/drain.jsonl"
+    record.parent.mkdir(parents=True)
+    for file in (source, record):
+        file.write_text("before")
+    git("init", "-q")
+    git("add", "-A")
+    git("commit", "-qm", "first")
+    record.write_text("after")
+    assert commit(tmp_path) == git("rev-parse", "--short", "HEAD")
+    source.write_text("after")
+    assert commit(tmp_path) == git("rev-parse", "--short", "HEAD") + "-dirty"
 
 
 def test_the_cpu_of_a_process_that_has_ended_is_counted():

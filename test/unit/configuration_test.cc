@@ -56,6 +56,12 @@ TEST(ClientConfiguration, KeepsThePromise) {
     EXPECT_EQ(value(configuration.alone(), "batch.num.messages"), "1");
 }
 
+TEST(ClientConfiguration, LooksOnceASecondWhetherABrokerIsBack) {
+    ClientConfiguration configuration(settings());
+    for (const auto& client : {configuration.stream(), configuration.alone()})
+        EXPECT_EQ(value(client, "reconnect.backoff.max.ms"), "1000");
+}
+
 TEST(ClientConfiguration, KnowsCredentialsThatAreRenewedByATimer) {
     TemporaryFolder folder;
     auto renews = [&](const std::string& properties) {

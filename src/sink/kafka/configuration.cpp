@@ -111,8 +111,9 @@ Configuration ClientConfiguration::common() const {
     set(to, "socket.keepalive.enable", std::string("true"));
     // Addresses are asked for anew at every reconnect: brokers move.
     set(to, "broker.address.ttl", 1000);
+    // A broker that is back is noticed about a second later, as Java's clients notice it.
     set(to, "reconnect.backoff.ms", 100);
-    set(to, "reconnect.backoff.max.ms", 5000);
+    set(to, "reconnect.backoff.max.ms", 1000);
     // How long a new topic may take to be seen by all brokers before it counts as missing.
     set(to, "topic.metadata.propagation.max.ms", 3000);
     // New partitions are noticed within this time.
