@@ -119,12 +119,8 @@ Producer::~Producer() = default;
 uint32_t Producer::place(const MessageView& message) const {
     constexpr uint32_t kPartitions = 1 << 16;
     std::string_view name = text_of(message.topic);
-    const Topic* of = last_topic_;
-    if (of == nullptr || of->name != name) {
-        auto found = topics_.find(name);
-        if (found == topics_.end()) return static_cast<uint32_t>(NameHash()(name));
-        of = found->second.get();
-    }
+    const Topic* of = known(name);
+    if (of == nullptr) return static_cast<uint32_t>(NameHash()(name));
     // Before the count of partitions is known nobody can tell which keys lead to the one that
     // another message asks for.
     int32_t partition = -1;
@@ -134,8 +130,7 @@ uint32_t Producer::place(const MessageView& message) const {
 
 bool Producer::submit(const MessageView& message) {
     if (broken_) return false;
-    std::string_view name = text_of(message.topic);
-    Topic& to = last_topic_ != nullptr && last_topic_->name == name ? *last_topic_ : topic(name);
+    Topic& to = topic(text_of(message.topic));
     last_topic_ = &to;
     if (to.backlog.empty()) return offer(to, message, nullptr);
     to.backlog.emplace_back(message);
@@ -143,9 +138,14 @@ bool Producer::submit(const MessageView& message) {
     return true;
 }
 
-Topic& Producer::topic(std::string_view name) {
+Topic* Producer::known(std::string_view name) const {
+    if (last_topic_ != nullptr && last_topic_->name == name) return last_topic_;
     auto found = topics_.find(name);
-    if (found != topics_.end()) return *found->second;
+    return found != topics_.end() ? found->second.get() : nullptr;
+}
+
+Topic& Producer::topic(std::string_view name) {
+    if (Topic* there = known(name)) return *there;
     auto made = std::make_unique<Topic>(std::string(name), static_cast<uint32_t>(topics_.size()),
                                         null_key_is_empty_key_);
     TopicConfiguration configuration(rd_kafka_default_topic_conf_dup(client_.get()));

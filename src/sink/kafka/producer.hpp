@@ -79,6 +79,7 @@ class Producer {
   private:
     enum class Produced { Taken, Full, TopicRefused, Answered };
 
+    Topic* known(std::string_view name) const;  // or none
     Topic& topic(std::string_view name);
     // The partition that a message asks for or its key leads to; none where any will do.
     static std::optional<int32_t> partition_of(const Topic& topic,
