@@ -1,6 +1,7 @@
 // outbox-file, with everything that can be asked of it.
 #include <gtest/gtest.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 
 #include <filesystem>
@@ -75,6 +76,41 @@ TEST_F(FileSink, FollowsRotation) {
     ASSERT_TRUE(relay.until_answered(relay.send(message("new"))));
     EXPECT_EQ(payloads("out.1"), std::vector<std::string>{"old"});
     EXPECT_EQ(payloads("out"), std::vector<std::string>{"new"});
+}
+
+// The kernel cuts a write short where its process is killed; here the limit of a file's size does.
+TEST_F(FileSink, AMessageBehindHalfALineIsNotLost) {
+    std::string torn;
+    {
+        FakeRelay relay(OUTBOX_FILE_PROGRAM, settings());
+        ASSERT_TRUE(relay.until_answered(relay.send(message("whole"))));
+        const rlim_t most = folder_.read("out").size() + 13;
+        const struct rlimit limit { most, most };
+        ASSERT_EQ(::prlimit(relay.pid(), RLIMIT_FSIZE, &limit, nullptr), 0);
+        relay.send(message("torn"));
+        EXPECT_EQ(relay.exit_status(), -SIGXFSZ);
+        torn = folder_.read("out");
+        ASSERT_EQ(torn.size(), most);
+    }
+    FakeRelay relay(OUTBOX_FILE_PROGRAM, settings());
+    ASSERT_TRUE(relay.until_answered(relay.send(message("torn"))));
+    ASSERT_TRUE(relay.until_answered(relay.send(message("behind"))));
+    const std::string text = folder_.read("out");
+    ASSERT_EQ(text.substr(0, torn.size() + 1), torn + "\n");
+    folder_.write("rest", text.substr(torn.size() + 1));
+    EXPECT_EQ(payloads("rest"), (std::vector<std::string>{"torn", "behind"}));
+}
+
+TEST_F(FileSink, HalfALineOfAFileThatIsRotatedInIsEnded) {
+    FakeRelay relay(OUTBOX_FILE_PROGRAM, settings());
+    ASSERT_TRUE(relay.until_answered(relay.send(message("old"))));
+    folder_.write("other", "half");
+    std::filesystem::rename(folder_.path("other"), folder_.path("out"));
+    ASSERT_TRUE(relay.until_answered(relay.send(message("new"))));
+    const std::string text = folder_.read("out");
+    ASSERT_EQ(text.substr(0, 5), "half\n");
+    folder_.write("rest", text.substr(5));
+    EXPECT_EQ(payloads("rest"), std::vector<std::string>{"new"});
 }
 
 TEST_F(FileSink, RefusesTopicsUntilItIsHealed) {

@@ -33,6 +33,17 @@ sink::FileDescriptor open_for_append(const std::string& path) {
         path.c_str(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY | O_NONBLOCK, 0600));
 }
 
+// Whether the file's last line has no end: a sink that died while it wrote leaves such a one. What
+// cannot be read is taken for one, as an empty line too many loses nothing.
+bool ends_within_a_line(const std::string& path, const sink::FileDescriptor& file) {
+    struct stat status {};
+    if (::fstat(file.get(), &status) != 0 || !S_ISREG(status.st_mode) || status.st_size == 0)
+        return false;
+    const sink::FileDescriptor reader(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+    char last = 0;
+    return ::pread(reader.get(), &last, 1, status.st_size - 1) != 1 || last != '\n';
+}
+
 }  // namespace
 
 void FileSink::open(const sink::Settings& settings) {
@@ -42,10 +53,16 @@ void FileSink::open(const sink::Settings& settings) {
         throw sink::ConfigurationError("the file \"" + path_ +
                                        "\" is not named by an absolute path");
     options_.emplace(settings.text("config_file"));
-    file_ = open_for_append(path_);
-    if (!file_.valid())
+    if (!open_file())
         throw sink::ConfigurationError("the file \"" + path_ + "\" cannot be opened: " +
                                        std::generic_category().message(errno));
+}
+
+bool FileSink::open_file() {
+    file_ = open_for_append(path_);
+    if (!file_.valid()) return false;
+    within_a_line_ = ends_within_a_line(path_, file_);
+    return true;
 }
 
 sink::Sink::Submit FileSink::submit(const protocol::MessageView& message) {
@@ -88,7 +105,7 @@ void FileSink::poll() {
     if (now < retry_at_) return;
     if (!lines_.empty()) {
         follow_rotation();
-        if (!file_.valid() || !write_due(now)) return;
+        if (!file_.valid() || !end_the_line_before() || !write_due(now)) return;
     }
     if (sync_wanted_ && ((draining_ && lines_.empty()) || now - synced_at_ >= kSyncEvery)) sync();
 }
@@ -114,8 +131,19 @@ void FileSink::follow_rotation() {
         by_name.st_dev == opened.st_dev)
         return;
     if (sync_wanted_ && file_.valid() && !sync()) return;
-    file_ = open_for_append(path_);
-    if (!file_.valid()) trouble(errno, "cannot be opened");
+    if (!open_file()) trouble(errno, "cannot be opened");
+}
+
+// The message of a line without end was never acknowledged and comes again, whole. Its piece stays:
+// were it cut off, whoever has read it already would go on in the middle of what follows.
+bool FileSink::end_the_line_before() {
+    if (!within_a_line_) return true;
+    if (::write(file_.get(), "\n", 1) == 1) {
+        within_a_line_ = false;
+        return true;
+    }
+    trouble(errno, "cannot be written");
+    return false;
 }
 
 // All lines that are due; false where the file system does not take them.

@@ -32,7 +32,9 @@ class FileSink final : public sink::Sink {
         size_t end;  // of the line in text_
     };
 
+    bool open_file();  // false: see errno
     void follow_rotation();
+    bool end_the_line_before();
     bool write_due(Clock::time_point now);
     void acknowledge();
     bool sync();
@@ -42,6 +44,7 @@ class FileSink final : public sink::Sink {
     std::string path_;
     std::optional<OptionsFile> options_;
     sink::FileDescriptor file_;
+    bool within_a_line_ = false;  // the file ends so, by the hand of somebody before us
     std::string
         text_;  // lines that are not all written, and of the first one perhaps only the rest
     size_t written_ = 0;

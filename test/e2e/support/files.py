@@ -7,11 +7,18 @@ from support.ledger import Received
 
 
 def read_lines(path):
-    """The complete lines of the file, decoded."""
+    """The whole lines of the file, decoded; a sink killed while it wrote leaves half of one, whose message comes again."""
     if not path.exists():
         return []
-    text = path.read_text()
-    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+    text = path.read_text(errors="replace")
+    return [line for line in map(_decoded, text.split("\n")[:-1]) if line]
+
+
+def _decoded(line):
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError:
+        return None
 
 
 def _bytes(value):
