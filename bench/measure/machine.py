@@ -80,10 +80,11 @@ class Usage:
     with Usage(relay=lambda: [pg.relay_pid()], jvm=[4711]) as usage: ...
     usage.cpu["relay"], usage.peak["jvm"]
 
-    Processes are looked for ten times a second: one that lives shorter may be missed, and of one that ends what it used since
-    the last look. A group's peak is that of the sum over its processes, without the server's shared buffers."""
+    Processes are looked for as often as `every` says, in seconds: one that lives shorter may be missed, and of one that ends what
+    it used since the last look. A group's peak is that of the sum over its processes, without the server's shared buffers."""
 
-    def __init__(self, **groups):
+    def __init__(self, every=0.1, **groups):
+        self.every = every
         self.groups = {
             name: pids if callable(pids) else (lambda pids=list(pids): pids) for name, pids in groups.items()
         }
@@ -135,7 +136,7 @@ class Usage:
             self.peak[name] = max(self.peak[name], now, highest)
 
     def _sample(self):
-        while not self._stopping.wait(0.1):
+        while not self._stopping.wait(self.every):
             self._look()
 
 

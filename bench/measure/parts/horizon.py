@@ -77,7 +77,7 @@ def load(bench, postgres, mover, case, seconds, clear):
         stack.callback(sizes.stop)
         load = Load(postgres, folder, mover.statement(topic), RATE, seconds)
         stack.callback(load.stop)
-        usage = stack.enter_context(Usage(**mover.groups(), broker=[bench.kafka.pid], consumer=[consumer.pid]))
+        usage = stack.enter_context(Usage(openloop.LOOK_EVERY, **mover.groups(), broker=[bench.kafka.pid], consumer=[consumer.pid]))
         time.sleep(clear)
         opened = time.time_ns()
         with obstacle(postgres, mover, topic, case):

@@ -116,7 +116,7 @@ def load(bench, postgres, mover, rate, lead, seconds, seed):
             "server": postgres.server_pids, "broker": [bench.kafka.pid], "consumer": [consumer.pid], "pgbench": [load.pid],
         }  # fmt: skip
         try:
-            with Usage(**groups) as usage:
+            with Usage(openloop.LOOK_EVERY, **groups) as usage:
                 sent = load.wait()
         finally:
             load.stop()
@@ -307,4 +307,5 @@ NOTES = [
     "*librdkafka alone* is a C program that produces at such moments straight to the broker, no linger; its *commit* is the call that"
     " hands the message over. It is what broker and consumer take, whoever moves the messages. *beside INSERTs*: while pgbench has the"
     " server commit as many INSERTs a second, which nobody reads: what is left for any way to Kafka on these cores.",
+    "Who uses what is looked at once a second: of the backends, which end with the load, up to a second of CPU is missing.",
 ]

@@ -76,7 +76,7 @@ def load(bench, kafka, postgres, mover, rate, before, away, after):
         stack.callback(sizes.stop)
         load = Load(postgres, folder, mover.statement(topic), rate, seconds)
         stack.callback(load.stop)
-        usage = stack.enter_context(Usage(**mover.groups(), consumer=[consumer.pid]))
+        usage = stack.enter_context(Usage(openloop.LOOK_EVERY, **mover.groups(), consumer=[consumer.pid]))
         time.sleep(before)
         stopped = time.time_ns()
         kafka.stop(keep=True)
