@@ -52,7 +52,7 @@ class Load:
         return f"{numbers} INSERT INTO public.outbox ({messages.insert_columns()}) SELECT '{topic}', {key}, '', {payload} FROM numbered;\n"
 
 
-LOADS = [Load(200, 100, 4), Load(200, 1, 8)]
+LOADS = [Load(200, 100, 16), Load(200, 1, 32)]
 
 
 # -- what sustained means -----------------------------------------------------------------------------------
