@@ -1,7 +1,10 @@
 """outbox-file, the second sink: the relay and its frames know nothing of Kafka."""
 
 import base64
+import json
 import os
+
+import pytest
 
 from support.files import read_lines, read_messages
 from support.ledger import check
@@ -11,6 +14,24 @@ from support.waiting import Stopwatch, wait_for
 
 def values(path):
     return [message.value.decode() for message in read_messages(path)]
+
+
+def test_half_a_line_is_all_that_may_be_between_lines(tmp_path):
+    """What these tests read with: of a sink that was killed, a first half; of one that goes on behind it, nothing."""
+    file = tmp_path / "m.jsonl"
+    text = '"timestamp":1} Grüße {"topic":"t",'
+    whole = json.dumps({"topic": "t", "payload": text, "timestamp": 17}, separators=(",", ":"), ensure_ascii=False).encode()
+    for length in range(1, len(whole)):
+        piece = whole[:length]
+        file.write_bytes(piece + b"\n" + whole + b"\n" + piece)
+        assert [line["payload"] for line in read_lines(file)] == [text]
+        file.write_bytes(piece + whole + b"\n")
+        with pytest.raises(ValueError):
+            read_lines(file)
+    for damaged in (b"", b"nothing of ours", whole[1:], b"\xff" + whole, whole + b"}"):
+        file.write_bytes(whole + b"\n" + damaged + b"\n")
+        with pytest.raises(ValueError):
+            read_lines(file)
 
 
 def test_lines_are_what_was_emitted(file_database):

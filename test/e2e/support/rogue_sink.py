@@ -70,7 +70,7 @@ def decode(body):
         at += max(length, 0)
     line = {"topic": texts[0], "partition": None if partition < 0 else partition, "key": texts[1], "payload": texts[2]}
     line.update(headers=[["id", str(uuid.UUID(bytes=id_))]], id=str(uuid.UUID(bytes=id_)), timestamp=timestamp)
-    return number, json.dumps(line)
+    return number, json.dumps(line, separators=(",", ":"))
 
 
 def frame(kind, body=b"", length=None):
