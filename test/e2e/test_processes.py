@@ -56,24 +56,16 @@ def test_server_processes_are_killed_hard(own_server, workload):
         rows = own_server.sql("SELECT pid FROM pg_stat_activity WHERE datname = 'app' AND backend_type = 'client backend'")
         return [pid for (pid,) in rows]
 
-    def answer(what):
-        try:
-            return what()
-        except psycopg.OperationalError:
-            return None
-
     with load:
         for victim in ("launcher", "backend", "backend", "backend"):
             reached = load.committed
             least = chance.randint(30, 150)
             wait_for(lambda: load.committed >= reached + least, "load", timeout=60)  # noqa: B023
             if victim == "launcher":
-                pid = wait_for(lambda: answer(lambda: own_server.launcher_pid), "a launcher")
+                pid = wait_for(lambda: own_server.launcher_pid, "a launcher")
             else:
-                pid = chance.choice(wait_for(lambda: answer(backends), "backends"))
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-            wait_for(lambda: not alive(pid), "its end")  # noqa: B023
+                pid = chance.choice(wait_for(backends, "backends"))
+            own_server.kill_process(pid)
         reached = load.committed
         wait_for(lambda: load.committed >= reached + 100, "load after the last recovery", timeout=60)
     database.drain()

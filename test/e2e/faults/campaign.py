@@ -229,8 +229,8 @@ class Campaign:
         }
 
     def _judge_conduct(self, one, load, nemesis):
-        lines = self.world.log_since(self.log_offset)
-        self.log_offset = self.world.log_size()
+        lines = self.world.server.log_since(self.log_offset)
+        self.log_offset = self.world.server.log_size()
         one.findings += conduct.judge_log(lines, nemesis.killed, nemesis.starts)
         one.findings += conduct.judge_secrets(lines)
         samples = self.vitals.take_samples()

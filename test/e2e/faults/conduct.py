@@ -13,10 +13,9 @@ import re
 from collections import defaultdict
 
 from faults.judge import Finding
-from support.cluster import CANARY
+from support.cluster import CANARY, READY
 
 DIED = re.compile(r"\(PID (\d+)\) was terminated by signal")
-READY = "database system is ready to accept connections"
 NEVER = re.compile(r"PANIC: |TRAP: |stuck spinlock|Sanitizer|runtime error:|could not reattach|corrupted|invalid page")
 
 MB = 1 << 20

@@ -165,7 +165,7 @@ class FaultsOfProcesses(Means):
 
     def _kill_server_process(self, pid, name):
         """PostgreSQL then restarts everything, as it must."""
-        before = self.world.log_size()
+        before = self.server.log_size()
         sinks = self._sinks()
         self.killed.add(pid)
         self._server_crashes()
@@ -175,7 +175,7 @@ class FaultsOfProcesses(Means):
             return f"{name} {pid} was gone"
         self.starts += 1
         self._expect_end(sinks)
-        self.world.wait_for_crash_restart(before, pid)
+        self.server.wait_for_crash_restart(pid, before)
         return f"{name} {pid}"
 
     def _sinks(self):

@@ -1,7 +1,6 @@
 """The world that the faults happen in: a server with two databases, a real broker, and how both are put right."""
 
 import os
-import re
 import shutil
 import signal
 import socket
@@ -10,7 +9,6 @@ import time
 import psycopg
 from confluent_kafka.admin import AdminClient, AlterConfigOpType as Operation, ConfigEntry, ConfigResource
 
-from faults.conduct import READY
 from support.cluster import CANARY, Cluster
 from support.kafka import RealKafka
 from support.processes import alive, give_to_server_user
@@ -150,25 +148,6 @@ class World:
             return True
         except psycopg.Error:
             return False
-
-    def log_size(self):
-        return self.server.log.stat().st_size
-
-    def log_since(self, offset):
-        with self.server.log.open(errors="replace") as file:
-            file.seek(offset)
-            return file.readlines()
-
-    def wait_for_crash_restart(self, offset, pid):
-        """The whole server has restarted because the process `pid` was killed after that place in the log."""
-        death = re.compile(rf"\(PID {pid}\) was terminated by signal")
-
-        def restarted():
-            lines = self.log_since(offset)
-            dead = [number for number, line in enumerate(lines) if death.search(line)]
-            return dead and any(READY in line for line in lines[dead[0] :])
-
-        wait_for(restarted, f"the server's restart after the death of {pid}", timeout=60, pause=0.1)
 
     # -- putting right --------------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -26,6 +27,8 @@ CRASH = re.compile(
     r"\(PID \d+\) was terminated by signal|PANIC: |TRAP: |stuck spinlock|terminating any other active server processes"
     r"|Sanitizer|runtime error:"
 )
+# The server's word that it takes sessions, at its start and after a crash.
+READY = "database system is ready to accept connections"
 # Is in payloads and secrets wherever a test can put it; in no log, ever.
 CANARY = "cAnArY-7f3a"
 
@@ -123,6 +126,26 @@ class Cluster:
         self.stop(mode)
         self.start(**settings)
 
+    def kill_process(self, pid):
+        """kill -9 of one of the server's processes; back when the server has restarted everything because of it.
+
+        For a moment after the process is gone the postmaster does not know it yet, and takes sessions.
+        """
+        offset = self.log_size()
+        os.kill(pid, signal.SIGKILL)
+        self.wait_for_crash_restart(pid, offset)
+
+    def wait_for_crash_restart(self, pid, offset):
+        """Waits until the server has restarted because `pid` was killed after that place in the log."""
+        death = re.compile(rf"\(PID {pid}\) was terminated by signal")
+
+        def restarted():
+            lines = self.log_since(offset)
+            dead = [number for number, line in enumerate(lines) if death.search(line)]
+            return dead and any(READY in line for line in lines[dead[0] :])
+
+        wait_for(restarted, f"the server's restart after the death of {pid}", timeout=60)
+
     def recover_after_kill(self):
         """Starts the server again after its postmaster was killed; its children must have noticed by then."""
         wait_for(lambda: not self._processes(), "the end of the killed server's processes")
@@ -168,6 +191,15 @@ class Cluster:
 
     def log_text(self):
         return self.log.read_text(errors="replace") if self.log.exists() else ""
+
+    def log_size(self):
+        return self.log.stat().st_size
+
+    def log_since(self, offset):
+        """The lines that were written behind that place."""
+        with self.log.open(errors="replace") as file:
+            file.seek(offset)
+            return file.readlines()
 
     def log_tail(self, lines=80):
         return "\n".join(self.log_text().splitlines()[-lines:])
