@@ -7,7 +7,9 @@ TransactionBuffer transaction_buffer;
 
 namespace {
 
-constexpr size_t kFirstCapacity = 4096;
+// Where the messages of every transaction begin. A page that was never needed is not there; what
+// fits costs no allocation, and no copying as it grows.
+alignas(MAXIMUM_ALIGNOF) char first_room[64 * 1024];
 
 // As much stays in memory as the server gives a hash table: work_mem times hash_mem_multiplier.
 size_t memory_limit() {
@@ -52,25 +54,41 @@ void TransactionBuffer::append(const MessageParts& parts) {
 
 // Room for `size` bytes behind what is used; the caller adds what it really used.
 char* TransactionBuffer::reserve(size_t size) {
+    if (!memory_) {
+        memory_ = first_room;
+        capacity_ = sizeof(first_room);
+    }
+    if (used_ > 0 && used_ + size > memory_limit()) spill();
+    if (used_ + size > capacity_) grow(used_ + size);
+    return memory_ + used_;
+}
+
+void TransactionBuffer::grow(size_t least) {
+    size_t capacity = capacity_;
+    while (capacity < least)
+        capacity *= 2;
+    if (memory_ == first_room) {
+        char* larger = static_cast<char*>(MemoryContextAllocHuge(context(), capacity));
+        memcpy(larger, memory_, used_);
+        memory_ = larger;
+    } else {
+        memory_ = static_cast<char*>(repalloc_huge(memory_, capacity));
+    }
+    capacity_ = capacity;
+}
+
+// What does not fit into the first room is the transaction's.
+MemoryContext TransactionBuffer::context() {
     if (!context_) {
         context_ =
             AllocSetContextCreate(TopTransactionContext, "outbox messages", ALLOCSET_DEFAULT_SIZES);
     }
-    if (used_ > 0 && used_ + size > memory_limit()) spill();
-    if (used_ + size > capacity_) {
-        size_t capacity = Max(capacity_, kFirstCapacity);
-        while (capacity < used_ + size)
-            capacity *= 2;
-        memory_ = static_cast<char*>(memory_ ? repalloc_huge(memory_, capacity)
-                                             : MemoryContextAllocHuge(context_, capacity));
-        capacity_ = capacity;
-    }
-    return memory_ + used_;
+    return context_;
 }
 
 // Moves what is in memory to the end of the file.
 void TransactionBuffer::spill() {
-    MemoryContext caller = MemoryContextSwitchTo(context_);
+    MemoryContext caller = MemoryContextSwitchTo(context());
     ResourceOwner owner = CurrentResourceOwner;
     // The file belongs to the whole transaction, not to the portal or subtransaction that is
     // running.
@@ -97,14 +115,25 @@ void TransactionBuffer::spill() {
 void TransactionBuffer::mark_subtransaction() {
     SubTransactionId current = GetCurrentSubTransactionId();
     if (mark_count_ > 0 && marks_[mark_count_ - 1].subtransaction == current) return;
-    if (mark_count_ == mark_capacity_) {
-        if (!context_) reserve(0);
-        int capacity = Max(8, mark_capacity_ * 2);
-        marks_ = static_cast<Mark*>(marks_ ? repalloc(marks_, sizeof(Mark) * capacity)
-                                           : MemoryContextAlloc(context_, sizeof(Mark) * capacity));
-        mark_capacity_ = capacity;
-    }
+    if (mark_count_ == mark_capacity_) grow_marks();
     marks_[mark_count_++] = Mark{current, count_, in_file_ + used_};
+}
+
+void TransactionBuffer::grow_marks() {
+    if (!marks_) {
+        marks_ = first_marks_;
+        mark_capacity_ = lengthof(first_marks_);
+        return;
+    }
+    int capacity = mark_capacity_ * 2;
+    if (marks_ == first_marks_) {
+        Mark* more = static_cast<Mark*>(MemoryContextAlloc(context(), sizeof(Mark) * capacity));
+        memcpy(more, marks_, sizeof(first_marks_));
+        marks_ = more;
+    } else {
+        marks_ = static_cast<Mark*>(repalloc(marks_, sizeof(Mark) * capacity));
+    }
+    mark_capacity_ = capacity;
 }
 
 void TransactionBuffer::subtransaction_committed(SubTransactionId child, SubTransactionId parent) {

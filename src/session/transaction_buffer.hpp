@@ -1,8 +1,8 @@
 // The messages of one transaction between emit() and its commit. Session's backend.
 //
 // States: empty -> filled (append) -> empty (release before the end of its transaction, forget
-// after it). Memory up to a limit, then a temporary file; what a ROLLBACK TO undoes is cut off at
-// the end, so order costs nothing.
+// after it). A room that the session keeps, then memory of the transaction up to a limit, then a
+// temporary file; what a ROLLBACK TO undoes is cut off at the end, so order costs nothing.
 #pragma once
 
 #include "pg/postgres.hpp"
@@ -76,17 +76,21 @@ class TransactionBuffer {
     };
 
     void mark_subtransaction();
+    void grow_marks();
     void cut(const Mark& mark);
     char* reserve(size_t size);
+    void grow(size_t least);
+    MemoryContext context();
     void spill();
 
-    MemoryContext context_ = nullptr;  // child of the transaction's
+    MemoryContext context_ = nullptr;  // child of the transaction's; made when it is needed
     char* memory_ = nullptr;           // messages after the file's
     size_t used_ = 0;
     size_t capacity_ = 0;
     BufFile* file_ = nullptr;
     uint64 in_file_ = 0;  // bytes of messages in the file
     int64 count_ = 0;
+    Mark first_marks_[4];
     Mark* marks_ = nullptr;
     int mark_count_ = 0;
     int mark_capacity_ = 0;

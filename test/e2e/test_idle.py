@@ -85,6 +85,26 @@ def test_nothing_wakes_it_but_a_message(idle, embedded_broker, server):
     assert not TROUBLE.search(server.log_text()[log:])
 
 
+def test_the_ring_turns_once_and_rests(make_database, embedded_broker, properties, unique):
+    """What was sent is removed when its time is over; then nothing wakes the relay, though the segments grow old."""
+    database = make_database(
+        embedded_broker, outbox__kafka_config_file=properties, outbox__segment_max_age="1s", outbox__retention="1s"
+    )
+    database.emit(embedded_broker.create_topic(unique("t")), "k", "0")
+    database.drain()
+    wait_for(lambda: database.value("SELECT count(*) FROM outbox.messages") == 0, "the segment to be emptied")
+    sink, relay = wait_for_rest(database), database.relay_pid
+
+    def still(seconds):
+        before, watch = wake_ups(relay), Stopwatch()
+        wait_for(lambda: watch.seconds > seconds, "a while without work")
+        return wake_ups(relay) == before
+
+    wait_for(lambda: still(0.3), "the relay to rest")
+    assert still(2.5), "an empty segment is not replaced because of its age"
+    assert state_of(sink) == "T"
+
+
 def test_each_message_finds_it_awake(idle, embedded_broker):
     """Messages at the very moment at which it is stopped, time after time."""
     idle.sql(SCHEMA)
