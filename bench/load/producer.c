@@ -1,12 +1,15 @@
 /* The yardstick: fills a topic as fast as librdkafka can, with the messages that the relay would
  * send. Bench only.
  *
- * producer BOOTSTRAP TOPIC COUNT BYTES KEYS HEADERS [NAME=VALUE ...]: messages 1 .. COUNT as in
- * messages.h, with HEADERS (0 or 4) of the user's; acks=all, idempotent; NAME=VALUE are properties
- * of the client (compression.type=lz4). Prints the seconds from the first message to the last
- * acknowledgement, and when (nanoseconds since 1970) the first was given. */
+ * producer BOOTSTRAP TOPICS COUNT BYTES KEYS HEADERS [NAME=VALUE ...]: messages as in messages.h,
+ * 1 .. COUNT in each of TOPICS (with commas between them), which take turns, with HEADERS (0 or 4)
+ * of the user's; acks=all, idempotent; NAME=VALUE are properties of the client
+ * (compression.type=lz4). Prints the seconds from the first message to the last acknowledgement,
+ * and when (nanoseconds since 1970) the first was given. */
 #include "client.h"
 #include "messages.h"
+
+#define MAX_TOPICS 1000
 
 static long delivered, failed;
 
@@ -44,6 +47,15 @@ static rd_kafka_t* connect_to(const char* bootstrap, char** properties, int coun
     return client;
 }
 
+static size_t open_topics(rd_kafka_t* client, char* names, rd_kafka_topic_t** topics) {
+    size_t count = 0;
+    for (char* name = strtok(names, ","); name; name = strtok(NULL, ",")) {
+        if (count == MAX_TOPICS) exit(2);
+        topics[count++] = rd_kafka_topic_new(client, name, NULL);
+    }
+    return count;
+}
+
 int main(int argc, char** argv) {
     if (argc < 7) return 2;
     long count = atol(argv[3]), keys = atol(argv[5]);
@@ -51,13 +63,18 @@ int main(int argc, char** argv) {
     size_t user = (size_t)atol(argv[6]);
     if (user > USER_HEADERS || bytes < NUMBER_BYTES || keys < 1) return 2;
     rd_kafka_t* client = connect_to(argv[1], argv + 7, argc - 7);
-    rd_kafka_topic_t* topic = rd_kafka_topic_new(client, argv[2], NULL);
+    rd_kafka_topic_t* topics[MAX_TOPICS];
+    size_t topic_count = open_topics(client, argv[2], topics);
+    if (topic_count == 0) return 2;
     /* Numbers grow, so what one leaves behind of the filler is never short. */
     char* payload = malloc(bytes);
     memset(payload, 'x', bytes);
     const char id[] = "01a1fd2f-d6ea-7b12-a59f-9a1861c346b7";
     double wall = now(CLOCK_REALTIME), start = now(CLOCK_MONOTONIC);
-    for (long i = 1; i <= count; ++i) {
+    count *= (long)topic_count;
+    for (long sent = 0; sent < count; ++sent) {
+        rd_kafka_topic_t* topic = topics[sent % (long)topic_count];
+        long i = sent / (long)topic_count + 1;
         char key[NUMBER_BYTES];
         size_t length = write_number(key, (unsigned long)(i % keys));
         payload[write_number(payload, (unsigned long)i)] = ' ';
@@ -74,7 +91,8 @@ int main(int argc, char** argv) {
     while (delivered + failed < count)
         rd_kafka_poll(client, 100);
     printf("{\"seconds\": %.6f, \"started\": %.6f}\n", now(CLOCK_MONOTONIC) - start, wall);
-    rd_kafka_topic_destroy(topic);
+    for (size_t t = 0; t < topic_count; ++t)
+        rd_kafka_topic_destroy(topics[t]);
     rd_kafka_destroy(client);
     return failed != 0;
 }

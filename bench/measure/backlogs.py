@@ -334,18 +334,20 @@ def run_measured(argv, **options):
 def fill_topic(bench, backlog, lz4=False):
     """librdkafka alone: from the first message given to it until the last acknowledgement."""
     kafka = bench.kafka
-    topic = kafka.topic("librdkafka", backlog.partitions)
+    names = [f"librdkafka-{number}" for number in range(backlog.topics)]
+    kafka.topics(names, backlog.partitions)
+    expected = backlog.expected
     try:
         with Usage(broker=[kafka.pid]) as usage:
             out, _, cpu, peak = run_measured(
-                [bench.programs / "producer", kafka.bootstrap, topic, backlog.count, backlog.bytes, messages.KEYS, backlog.headers,
+                [bench.programs / "producer", kafka.bootstrap, ",".join(names), expected.count, backlog.bytes, backlog.keys, backlog.headers,
                  *(["compression.type=lz4"] if lz4 else [])]
             )  # fmt: skip
-        verdict = verify(kafka, topic, backlog.expected).check()
+        verdicts = [verify(kafka, name, expected).check() for name in names]
         used = usage.figures() | {"cpu_producer": round(cpu, 3), "peak_producer": peak}
-        return figures_of(backlog, json.loads(out)["seconds"], [verdict], used)
+        return figures_of(backlog, json.loads(out)["seconds"], verdicts, used)
     finally:
-        kafka.delete(topic)
+        kafka.delete(*names)
 
 
 def decode(bench, template, backlog):

@@ -13,7 +13,7 @@ from ..waiting import Failed, wait_for
 NAME = "depth"
 TITLE = "Depth: does a message cost more when there is more?"
 
-DRAIN, EMIT = "drain", "emit"
+DRAIN, EMIT, ALONE = "drain", "emit", "librdkafka alone"
 # 64 divides the keys and 6,400 the counts, so that the same messages can be written by 64 sessions.
 KEYS = 9600
 BASE = Backlog(1_024_000, 200, 100, keys=KEYS)
@@ -38,6 +38,8 @@ DRAINS = {
     WITHOUT_OLD: OLD_BASE,
     WITH_OLD: OLD_BASE,
 }
+# Where the client has more to do as well, it fills the same topics alone.
+FILLED = (PLAIN, "1 partition", "48 partitions", "50 topics")
 # Each emit: its name, what is waiting, and how many sessions.
 EMITS = {
     PLAIN: (BASE, 1),
@@ -109,6 +111,9 @@ def run(bench, results, rounds, quick):
         for number in range(1, rounds + 1):
             for name in [PLAIN, "10 thousand waiting", "50 topics"] if quick else DRAINS:
                 bench.measured(results, NAME, name, DRAIN, number, partial(drain, bench, templates, name))
+                if name in FILLED:
+                    fill = partial(backlogs.fill_topic, bench, DRAINS[name])
+                    bench.measured(results, NAME, name, ALONE, number, fill)
             for name in [PLAIN, "10 thousand waiting", "8 sessions"] if quick else EMITS:
                 bench.measured(results, NAME, name, EMIT, number, partial(emit, bench, templates, name))
     finally:
@@ -120,8 +125,12 @@ def run(bench, results, rounds, quick):
 
 def beside(records, row, base, system, figure):
     """Round by round, what `row` has of what `base` has."""
-    of = {one["round"]: one["figures"][figure] for one in good(records, base, system)}
-    return [one["figures"][figure] / of[one["round"]] for one in good(records, row, system) if of.get(one["round"])]
+    return shares(good(records, row, system), good(records, base, system), figure)
+
+
+def shares(records, base, figure):
+    of = {one["round"]: one["figures"][figure] for one in base}
+    return [one["figures"][figure] / of[one["round"]] for one in records if of.get(one["round"])]
 
 
 def relay_cpu(figures):
@@ -138,9 +147,11 @@ def report(records):
     ]
     drains = Table(
         "Draining",
-        ["backlog", "messages a second", "of the first row's", "relay and sink, CPU s per million", "relay and sink, peak MiB"],
+        ["backlog", "messages a second", "of the first row's", "of librdkafka's alone", "relay and sink, CPU s per million",
+         "relay and sink, peak MiB"],
         [
             [row, cell(records, row, DRAIN, "rate"), spread(beside(records, row, PLAIN, DRAIN, "rate"), 2),
+             spread(shares(good(records, row, DRAIN), good(records, row, ALONE), "rate"), 2),
              cell(records, row, DRAIN, relay_cpu, 2), cell(records, row, DRAIN, peak)]
             for row in rows
         ],
