@@ -43,7 +43,7 @@ bool LogReader::open(const Schema& schema, Snapshot snapshot, bool wait) {
         Segment* segment = &segments_[count_++];
         segment->heap = heap;
         segment->index = index;
-        segment->scan.open(heap, index);
+        segment->scan.open(heap, index, snapshot);
     }
     return true;
 }
@@ -83,8 +83,7 @@ RowKind LogReader::next(Row* row) {
     row->position = current_->position();
     HeapTuple tuple = ExecFetchSlotHeapTuple(current_->slot(), false, nullptr);
     row->owner = HeapTupleHeaderGetXmin(tuple->t_data);
-    if (table_tuple_satisfies_snapshot(current_->segment(), current_->slot(), snapshot_))
-        return RowKind::Visible;
+    if (current_->visible()) return RowKind::Visible;
     // Asking the snapshot, not the list of running transactions: only what the snapshot calls
     // running can become visible to a later one.
     if (TransactionIdIsNormal(row->owner) && XidInMVCCSnapshot(row->owner, snapshot_)) {

@@ -6,14 +6,17 @@
 
 namespace outbox {
 
-void SegmentScan::open(Relation segment, Relation position_index) {
+void SegmentScan::open(Relation segment, Relation position_index, Snapshot snapshot) {
     segment_ = segment;
+    snapshot_ = snapshot;
+    page_.open(snapshot);
     slot_ = table_slot_create(segment, nullptr);
     scan_ = compat::begin_index_scan(segment, position_index, SnapshotAny, 2);
     found_ = false;
 }
 
 void SegmentScan::close() {
+    page_.close();
     index_endscan(scan_);
     ExecDropSingleTupleTableSlot(slot_);
 }
@@ -97,18 +100,40 @@ void SegmentScan::begin_run() {
     run_begin_ = ItemPointerGetOffsetNumber(&place_);
 }
 
-// Not by index_fetch_heap(): what that finds dead, it takes out of the index, with all that follows
-// in its run.
 bool SegmentScan::fetch(const ItemPointerData& place) {
     place_ = place;
-    ItemPointerData version = place;
-    bool again = false;
-    found_ =
-        table_index_fetch_tuple(scan_->xs_heapfetch, &version, SnapshotAny, slot_, &again, nullptr);
+    worth_ = page_.worth(place);
+    if (worth_ != SegmentPage::Worth::Unknown) {
+        page_.store(place, slot_);
+        found_ = true;
+    } else {
+        found_ = look_up(place);
+    }
     if (!found_) return false;
     bool null;
     position_ = DatumGetInt64(slot_getattr(slot_, segment_column::kPosition, &null));
     return true;
+}
+
+// Not by index_fetch_heap(): what that finds dead, it takes out of the index, with all that follows
+// in its run.
+bool SegmentScan::look_up(const ItemPointerData& place) {
+    ItemPointerData version = place;
+    bool again = false;
+    if (!table_index_fetch_tuple(scan_->xs_heapfetch, &version, SnapshotAny, slot_, &again,
+                                 nullptr)) {
+        return false;
+    }
+    if (snapshot_) {
+        page_.read(slot_);
+        worth_ = page_.worth(slot_->tts_tid);
+    }
+    return true;
+}
+
+bool SegmentScan::visible() const {
+    if (worth_ != SegmentPage::Worth::Unknown) return worth_ == SegmentPage::Worth::Visible;
+    return table_tuple_satisfies_snapshot(segment_, slot_, snapshot_);
 }
 
 bool SegmentScan::fetch_in_run(const ItemPointerData& lead, int64 lead_position, int64 steps) {
@@ -125,6 +150,7 @@ bool SegmentScan::later_version() {
     if (!HeapTupleHeaderIsHotUpdated(tuple->t_data)) return false;
     ItemPointerData version = slot_->tts_tid;
     bool again = true;
+    worth_ = SegmentPage::Worth::Unknown;
     return table_index_fetch_tuple(scan_->xs_heapfetch, &version, SnapshotAny, slot_, &again,
                                    nullptr);
 }

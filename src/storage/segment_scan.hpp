@@ -8,13 +8,15 @@
 #pragma once
 
 #include "pg/postgres.hpp"
+#include "storage/segment_page.hpp"
 
 namespace outbox {
 
 class SegmentScan {
   public:
-    // Both relations are open and locked, and stay so until close().
-    void open(Relation segment, Relation position_index);
+    // Both relations are open and locked, and stay so until close(). Without a snapshot nobody asks
+    // whether a row is visible.
+    void open(Relation segment, Relation position_index, Snapshot snapshot = nullptr);
     void close();
 
     // Goes to the first row of positions `from` to `to`, both included, that has an entry; true if
@@ -35,14 +37,15 @@ class SegmentScan {
     // The row, which may be of any transaction; false: there is none.
     bool found() const { return found_; }
     int64 position() const { return position_; }
+    bool visible() const;
     TupleTableSlot* slot() const { return slot_; }
-    Relation segment() const { return segment_; }
 
   private:
     void set_range(int64 from, int64 to);
     void search(int64 from);
     void next_entry();
     bool fetch(const ItemPointerData& place);
+    bool look_up(const ItemPointerData& place);
     bool fetch_in_run(const ItemPointerData& lead, int64 lead_position, int64 steps);
     bool later_version();
     void begin_run();
@@ -50,6 +53,9 @@ class SegmentScan {
     Relation segment_;
     IndexScanDesc scan_;
     TupleTableSlot* slot_;
+    Snapshot snapshot_;
+    SegmentPage page_;
+    SegmentPage::Worth worth_;  // of the row
     int64 from_;
     int64 to_;
     bool found_;
