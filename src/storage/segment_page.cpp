@@ -9,7 +9,7 @@ void SegmentPage::close() {
     block_ = InvalidBlockNumber;
 }
 
-void SegmentPage::read(TupleTableSlot* slot) {
+void SegmentPage::read(TupleTableSlot* slot, Snapshot snapshot) {
     Buffer buffer = reinterpret_cast<BufferHeapTupleTableSlot*>(slot)->buffer;
     if (buffer != buffer_) {
         IncrBufferRefCount(buffer);
@@ -23,11 +23,11 @@ void SegmentPage::read(TupleTableSlot* slot) {
     Page page = BufferGetPage(buffer);
     last_ = Min(PageGetMaxOffsetNumber(page), MaxHeapTuplesPerPage);
     for (OffsetNumber offset = first_; offset <= last_; ++offset)
-        worth_[offset] = judge(page, offset);
+        worth_[offset] = judge(page, offset, snapshot);
     LockBuffer(buffer, BUFFER_LOCK_UNLOCK);
 }
 
-SegmentPage::Worth SegmentPage::judge(Page page, OffsetNumber offset) const {
+SegmentPage::Worth SegmentPage::judge(Page page, OffsetNumber offset, Snapshot snapshot) const {
     ItemId item = PageGetItemId(page, offset);
     if (!ItemIdIsNormal(item)) return Worth::Unknown;
     HeapTupleData tuple;
@@ -37,8 +37,8 @@ SegmentPage::Worth SegmentPage::judge(Page page, OffsetNumber offset) const {
     ItemPointerSet(&tuple.t_self, block_, offset);
     // A later version is found by way of the first one only.
     if (HeapTupleIsHeapOnly(&tuple)) return Worth::Unknown;
-    return HeapTupleSatisfiesVisibility(&tuple, snapshot_, buffer_) ? Worth::Visible
-                                                                    : Worth::Invisible;
+    return HeapTupleSatisfiesVisibility(&tuple, snapshot, buffer_) ? Worth::Visible
+                                                                   : Worth::Invisible;
 }
 
 void SegmentPage::store(const ItemPointerData& place, TupleTableSlot* slot) const {

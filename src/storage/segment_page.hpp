@@ -15,12 +15,10 @@ class SegmentPage {
   public:
     enum class Worth : uint8_t { Unknown, Visible, Invisible };
 
-    void open(Snapshot snapshot) { snapshot_ = snapshot; }
-    // Lets go of the page.
+    // Judges the rows of the page that `slot` has a row of: this one and those behind it. The page
+    // is kept until the next one is read, or close().
+    void read(TupleTableSlot* slot, Snapshot snapshot);
     void close();
-
-    // Judges the rows of the page that `slot` has a row of: this one and those behind it.
-    void read(TupleTableSlot* slot);
 
     Worth worth(const ItemPointerData& place) const {
         if (ItemPointerGetBlockNumberNoCheck(&place) != block_) return Worth::Unknown;
@@ -32,9 +30,8 @@ class SegmentPage {
     void store(const ItemPointerData& place, TupleTableSlot* slot) const;
 
   private:
-    Worth judge(Page page, OffsetNumber offset) const;
+    Worth judge(Page page, OffsetNumber offset, Snapshot snapshot) const;
 
-    Snapshot snapshot_ = nullptr;
     Buffer buffer_ = InvalidBuffer;
     Oid segment_ = InvalidOid;
     BlockNumber block_ = InvalidBlockNumber;

@@ -9,7 +9,6 @@ namespace outbox {
 void SegmentScan::open(Relation segment, Relation position_index, Snapshot snapshot) {
     segment_ = segment;
     snapshot_ = snapshot;
-    page_.open(snapshot);
     slot_ = table_slot_create(segment, nullptr);
     scan_ = compat::begin_index_scan(segment, position_index, SnapshotAny, 2);
     found_ = false;
@@ -125,7 +124,7 @@ bool SegmentScan::look_up(const ItemPointerData& place) {
         return false;
     }
     if (snapshot_) {
-        page_.read(slot_);
+        page_.read(slot_, snapshot_);
         worth_ = page_.worth(slot_->tts_tid);
     }
     return true;

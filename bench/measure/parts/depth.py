@@ -7,7 +7,7 @@ from functools import partial
 from .. import backlogs, messages
 from ..backlogs import OLD, PREPARED, Backlog, Templates
 from ..machine import Usage
-from ..report import Plot, Report, Table, bar, cell, good, in_order, spread, values
+from ..report import Plot, Report, Table, bar, cell, good, in_order, ratio_cell, spread, values
 from ..waiting import Failed, wait_for
 
 NAME = "depth"
@@ -125,12 +125,8 @@ def run(bench, results, rounds, quick):
 
 def beside(records, row, base, system, figure):
     """Round by round, what `row` has of what `base` has."""
-    return shares(good(records, row, system), good(records, base, system), figure)
-
-
-def shares(records, base, figure):
-    of = {one["round"]: one["figures"][figure] for one in base}
-    return [one["figures"][figure] / of[one["round"]] for one in records if of.get(one["round"])]
+    of = {one["round"]: one["figures"][figure] for one in good(records, base, system)}
+    return [one["figures"][figure] / of[one["round"]] for one in good(records, row, system) if of.get(one["round"])]
 
 
 def relay_cpu(figures):
@@ -151,8 +147,7 @@ def report(records):
          "relay and sink, peak MiB"],
         [
             [row, cell(records, row, DRAIN, "rate"), spread(beside(records, row, PLAIN, DRAIN, "rate"), 2),
-             spread(shares(good(records, row, DRAIN), good(records, row, ALONE), "rate"), 2),
-             cell(records, row, DRAIN, relay_cpu, 2), cell(records, row, DRAIN, peak)]
+             ratio_cell(records, row, DRAIN, ALONE, "rate"), cell(records, row, DRAIN, relay_cpu, 2), cell(records, row, DRAIN, peak)]
             for row in rows
         ],
     )  # fmt: skip
